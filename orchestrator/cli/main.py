@@ -1,0 +1,56 @@
+"""Which command was asked for, and what exit code does its error deserve?
+
+Each command is a module `orchestrator.cli.NAME` with `add_arguments(parser)` and `run(args) -> int`. Only the module of the
+command at hand is imported, so that `topology` does not pay for what `up` needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from orchestrator import __version__
+from orchestrator.cli.errors import CommandError
+
+COMMANDS: dict[str, str] = {
+    "up": "start everything and serve until Ctrl-C",
+    "down": "stop the running orchestrator, answering what it accepted",
+    "status": "what is running: states, cores, queue, throughput, latency",
+    "topology": "the machine: packages, NUMA nodes, cache domains, cores, SMT siblings",
+    "plan": "the layout, without starting anything, and the reasons for it",
+    "check": "validate a layout file against the schema and the machine",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="orchestrator", description="Serve transformer models on CPU servers.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"orchestrator {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    for name, purpose in COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".", allow_abbrev=False
+        )
+        if name == chosen:
+            importlib.import_module(f"orchestrator.cli.{name}").add_arguments(sub)
+    args = parser.parse_args(words)
+    try:
+        return int(importlib.import_module(f"orchestrator.cli.{args.command}").run(args))
+    except CommandError as error:
+        print(f"orchestrator {args.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # `orchestrator topology | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

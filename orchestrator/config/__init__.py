@@ -1,0 +1,1 @@
+"""How does a user say what is to run?"""

@@ -1,0 +1,1 @@
+"""How do HTTP clients reach the instances?"""

@@ -1,0 +1,1 @@
+"""Which protocols does the gateway speak? One file each."""

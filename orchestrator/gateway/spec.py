@@ -1,0 +1,33 @@
+"""What does a gateway need to know at start? Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from orchestrator.status import ModelStatus
+
+
+class Limits(msgspec.Struct, frozen=True):
+    body_bytes: int = 8 << 20
+    batch: int = 256
+    """Texts in one request."""
+    in_flight: int = 4096
+    """Requests at once in one gateway; beyond it 429."""
+    truncate: bool = False
+    """Whether a text that is too long is cut even where the request does not ask for it."""
+    default_timeout_ms: int = 60_000
+    """Deadline of a request that names none."""
+
+
+class GatewaySpec(msgspec.Struct, frozen=True):
+    name: str
+    listen_fd: int
+    """The listening socket, bound by the supervisor and inherited."""
+    front: str
+    """The router's endpoint for clients."""
+    model: ModelStatus
+    tokenizer: str
+    """Path of tokenizer.json."""
+    limits: Limits
+    cpus: list[int]
+    report_seconds: float = 1.0

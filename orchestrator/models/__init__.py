@@ -1,0 +1,1 @@
+"""Which artefact serves a model on this machine?"""

@@ -1,0 +1,1 @@
+"""Which instance gets which cores, which memory and which lengths?"""

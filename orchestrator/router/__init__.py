@@ -1,0 +1,1 @@
+"""Which instance computes which request, and when?"""

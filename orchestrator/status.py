@@ -1,0 +1,219 @@
+"""What is running, in one typed document? Written by the supervisor; read by status, dashboard and metrics. Pure.
+
+`status --json`, `GET /api/state` and each event of `GET /api/stream` are this document.
+Durations carry their unit in the name; rates are over the last `window_seconds`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from orchestrator.plan.model import Bucket
+
+InstanceState = Literal[
+    "initial", "starting", "ready", "draining", "stopping", "killing", "backoff", "failed", "stopped"
+]
+
+
+class Quantiles(msgspec.Struct, frozen=True):
+    """Milliseconds; None where nothing was served in the window."""
+
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What the kernel says of a running process, read back from /proc after start; never the plan."""
+
+    cpus: list[int]
+    """Union of `Cpus_allowed_list` over all its threads."""
+    membind: list[int]
+    """The nodes its policy allows (numa_maps), or all of `Mems_allowed_list` under the default policy."""
+    policy: str
+    """bind | preferred | default, the rung of the ladder that was reached."""
+    threads: int
+    matches_plan: bool
+    notes: list[str] = []
+    """What differs from the plan, and why."""
+
+
+class InstanceStatus(msgspec.Struct):
+    name: str
+    cpus: list[int]
+    node: int | None
+    membind: list[int]
+    threads: int
+    bucket: Bucket | None
+    max_seqlen: int
+    reasons: list[str]
+    state: InstanceState
+    pid: int | None
+    incarnation: int
+    restarts: int
+    verified: Verified | None
+    ready_seconds: float | None
+    last_error: str | None
+    rss_bytes: int | None
+    served: int = 0
+    """Sequences answered since the orchestrator started, over all incarnations."""
+    sequences_per_second: float = 0.0
+    tokens_per_second: float = 0.0
+    latency_ms: Quantiles = Quantiles()
+    """From arrival in the router to the answer leaving it."""
+    queue_depth: int = 0
+    """Sequences waiting that this instance is the first choice for."""
+    oldest_wait_ms: float = 0.0
+    in_flight: int = 0
+    batch_mean: float = 0.0
+    padding_ratio: float = 0.0
+    """Share of computed tokens that were padding, 0 to 1."""
+    busy_ratio: float = 0.0
+    batches: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    stolen: int = 0
+    """Sequences it took over from another instance's bucket."""
+    latency_buckets: list[int] = []
+    """Cumulative counts per bound of `LATENCY_BOUNDS_SECONDS`, one more for +Inf."""
+    latency_sum_seconds: float = 0.0
+
+
+LATENCY_BOUNDS_SECONDS: tuple[float, ...] = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075,
+    0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0,
+)  # fmt: skip
+
+
+class InstanceReport(msgspec.Struct):
+    """The router's own numbers of one instance; fields as in InstanceStatus. Counts are over the router's life."""
+
+    name: str
+    incarnation: int
+    connected: bool
+    served: int = 0
+    sequences_per_second: float = 0.0
+    tokens_per_second: float = 0.0
+    latency_ms: Quantiles = Quantiles()
+    queue_depth: int = 0
+    oldest_wait_ms: float = 0.0
+    in_flight: int = 0
+    batch_mean: float = 0.0
+    padding_ratio: float = 0.0
+    busy_ratio: float = 0.0
+    batches: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    stolen: int = 0
+    latency_buckets: list[int] = []
+    latency_sum_seconds: float = 0.0
+
+
+class RouterStatus(msgspec.Struct):
+    state: str
+    pid: int | None = None
+    restarts: int = 0
+    submitted: int = 0
+    """Sequences; at every moment submitted = queued + in_flight + settled."""
+    queued: int = 0
+    in_flight: int = 0
+    settled: int = 0
+    rejected: dict[str, int] = {}
+    """By reason."""
+    retried: int = 0
+    duplicates: int = 0
+    malformed_frames: int = 0
+    late_results: int = 0
+    cpu_seconds: float | None = None
+    rss_bytes: int | None = None
+
+
+class RouterReport(msgspec.Struct):
+    """Router → supervisor, once a second, as the body of a `Stats` message."""
+
+    router: RouterStatus
+    instances: list[InstanceReport]
+
+
+class GatewayStatus(msgspec.Struct):
+    name: str
+    state: str
+    pid: int | None = None
+    restarts: int = 0
+    in_flight: int = 0
+    connections: int = 0
+    responses: dict[str, int] = {}
+    """`route status` → count, for example {"/embed 200": 12}."""
+    requests_per_second: float = 0.0
+    latency_ms: Quantiles = Quantiles()
+    """Of the whole pipeline in the gateway, answers with 200 only."""
+    resubmitted: int = 0
+    late_replies: int = 0
+    tokenize_seconds: float = 0.0
+    cpu_seconds: float | None = None
+    rss_bytes: int | None = None
+    latency_buckets: list[int] = []
+    latency_sum_seconds: float = 0.0
+
+
+class ModelStatus(msgspec.Struct, frozen=True):
+    id: str
+    task: str
+    architecture: str
+    precision: str
+    engine: str
+    max_seqlen: int
+    """The longest text that is served, in tokens."""
+    dimensions: int
+    digest: str
+    artefact: str
+    """The folder of the artefact."""
+    truncate: bool = False
+
+
+class CpuStatus(msgspec.Struct, frozen=True):
+    """One PU of the map: where it is, and who runs there."""
+
+    cpu: int
+    package: int | None
+    node: int | None
+    core: int | None
+    smt_rank: int | None
+    llc: int | None
+    online: bool
+    allowed: bool
+    used_by: str | None
+    """An instance's name, `housekeeping`, or None."""
+    sibling_of: str | None = None
+    """The instance on whose core this idle SMT sibling lies."""
+
+
+class MachineStatus(msgspec.Struct, frozen=True):
+    model_name: str
+    packages: int
+    nodes: int
+    cores: int
+    cpus: list[CpuStatus]
+
+
+class Status(msgspec.Struct):
+    version: str
+    state: str
+    """starting | ready | degraded | draining | stopped"""
+    time_unix: float
+    uptime_seconds: float
+    window_seconds: float
+    pid: int
+    endpoint: str
+    """Where to send a request, for example http://127.0.0.1:8080."""
+    policy: str
+    model: ModelStatus
+    router: RouterStatus
+    gateways: list[GatewayStatus]
+    instances: list[InstanceStatus]
+    housekeeping_cpus: list[int]
+    unused_cpus: list[int]
+    machine: MachineStatus
+    warnings: list[str]

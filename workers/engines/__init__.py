@@ -1,0 +1,1 @@
+"""Which library runs the graph? One file each."""
