@@ -6,10 +6,11 @@ import ctypes
 import os
 import signal
 import socket
+import threading
 
 import msgspec
 
-from workers.spec import FromChild, Start, ToChild
+from workers.spec import Beat, FromChild, Start, Stats, ToChild
 
 _PR_SET_PDEATHSIG = 1
 _decoder = msgspec.json.Decoder(ToChild)
@@ -67,21 +68,29 @@ class Lines:
 
 
 class Channel:
-    """Blocking start, then non-blocking reads: `fileno` goes into a poller, `receive` drains what is there."""
+    """Blocking start, then non-blocking: `fileno` goes into a poller, `receive` drains what is there.
+
+    `send` may be called from any thread. A supervisor that does not read (stopped, swapped out) never blocks the child: up to
+    MOST_UNSENT bytes wait here, and beyond that beats and statistics are dropped, since newer ones follow.
+    """
+
+    MOST_UNSENT = 4 << 20
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(True)
         self._lines = Lines()
         self._early: list[ToChild] = []
+        self._unsent = bytearray()
+        self._sending = threading.Lock()
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def start(self) -> Start:
         """Waits for the first line, the specification; binds this process's life to the supervisor's."""
-        self._socket.setblocking(True)
         while not self._early:
-            self._early.extend(self._read())
+            self._early.extend(self._read(0))
         first = self._early.pop(0)
         if not isinstance(first, Start):
             raise ChannelError(f"the first message is {type(first).__name__}, not Start")
@@ -90,25 +99,31 @@ class Channel:
 
     def receive(self) -> list[ToChild]:
         """All messages that have arrived; SupervisorGone at end of file."""
-        early, self._early = self._early, []
-        self._socket.setblocking(False)
+        messages, self._early = self._early, []
         try:
             while True:
-                early.extend(self._read())
+                messages.extend(self._read(socket.MSG_DONTWAIT))
         except BlockingIOError:
-            return early
+            return messages
 
     def send(self, message: FromChild) -> None:
-        """Writes one message; SupervisorGone if nobody reads any more. Safe from any thread for short messages."""
-        self._socket.setblocking(True)
-        try:
-            self._socket.sendall(encode(message))
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise SupervisorGone(str(error)) from None
+        """Writes one message, or keeps it until the next call; SupervisorGone if nobody holds the other end."""
+        with self._sending:
+            if len(self._unsent) > self.MOST_UNSENT and isinstance(message, Beat | Stats):
+                return
+            self._unsent += encode(message)
+            try:
+                while self._unsent:
+                    sent = self._socket.send(self._unsent, socket.MSG_DONTWAIT)
+                    del self._unsent[:sent]
+            except BlockingIOError:
+                return
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise SupervisorGone(str(error)) from None
 
-    def _read(self) -> list[ToChild]:
+    def _read(self, flags: int) -> list[ToChild]:
         try:
-            data = self._socket.recv(1 << 16)
+            data = self._socket.recv(1 << 16, flags)
         except ConnectionResetError as error:
             raise SupervisorGone(str(error)) from None
         if not data:

@@ -1,0 +1,29 @@
+"""What must an engine be able to do? Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Ids = npt.NDArray[np.int32]
+    Rows = npt.NDArray[np.float32]
+
+
+class Engine(Protocol):
+    def run(self, input_ids: Ids, attention_mask: Ids, token_type_ids: Ids | None) -> Rows:
+        """One batch. Inputs int32 [batch, length]; output float32 [batch, width] or [batch, length, width].
+
+        Raises EngineError if the library fails on this batch.
+        """
+        ...
+
+
+class EngineError(Exception):
+    """The engine failed on a batch, in its own words."""
+
+
+class LoadError(Exception):
+    """The artefact cannot be loaded: names the file and what is wrong with it."""

@@ -1,0 +1,155 @@
+"""What does a worker do all day? Batches of token ids in, rows out; a beat to the supervisor beside it.
+
+Theory of operation. One thread owns the engine and the socket to the router: receive a batch, run it, answer, and only then
+look for the next, which waits in the socket if the router has prefetched one. A second thread only writes beats to the
+channel, with how long the engine has been in its batch: so the supervisor can tell a process that is stopped (no beats) from
+an engine that hangs (beats, ever busier). An idle worker repeats HELLO, so that a restarted router learns of it by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import zmq
+
+from workers import wire
+from workers.channel import Channel, SupervisorGone
+from workers.engines.base import Engine, EngineError, Rows
+from workers.spec import Beat, Drain, Drained, Ready, Stop, WorkerSpec
+
+HELLO_EVERY_MS = 200
+
+
+class Worker:
+    def __init__(self, spec: WorkerSpec, engine: Engine, channel: Channel) -> None:
+        self._spec = spec
+        self._engine = engine
+        self._channel = channel
+        self._per_token = spec.artefact is not None and spec.artefact.per_token
+        self._token_types = spec.artefact is not None and spec.artefact.token_types
+        self._pad = spec.artefact.pad_id if spec.artefact else 0
+        self._busy_since: float | None = None
+        self._batches = 0
+        self._malformed = 0
+        self._done = threading.Event()
+
+    def run(self, pid: int, ready: Ready) -> None:
+        """Introduces itself to router and supervisor, serves until Stop; SupervisorGone if the supervisor has gone."""
+        hello = wire.Hello(self._spec.name, self._spec.incarnation, self._spec.max_seqlen, pid)
+        context = zmq.Context(io_threads=1)
+        router = context.socket(zmq.DEALER)
+        router.setsockopt(zmq.ROUTING_ID, f"{self._spec.name}#{self._spec.incarnation}".encode())
+        router.setsockopt(zmq.LINGER, 500)
+        router.setsockopt(zmq.RECONNECT_IVL, 20)
+        router.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
+        beats = threading.Thread(target=self._beat, name="beats", daemon=True)
+        try:
+            router.connect(self._spec.endpoint)
+            router.send(wire.encode_json(wire.HELLO, hello))
+            self._channel.send(ready)
+            beats.start()
+            self._serve(router, wire.encode_json(wire.HELLO, hello))
+        finally:
+            self._done.set()
+            router.close()
+            context.term()
+
+    def _serve(self, router: zmq.Socket[bytes], hello: bytes) -> None:
+        poller = zmq.Poller()
+        poller.register(router, zmq.POLLIN)
+        poller.register(self._channel.fileno(), zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll(HELLO_EVERY_MS))
+            if self._channel.fileno() in ready:
+                for message in self._channel.receive():
+                    if isinstance(message, Stop):
+                        router.send(wire.encode_bare(wire.BYE))
+                        return
+                    if isinstance(message, Drain):  # the router gives it nothing more; what it held is answered
+                        self._channel.send(Drained())
+            if router in ready:
+                for frame in router.recv_multipart():
+                    self._handle(router, frame, hello)
+            elif not ready:
+                self._say(router, hello)
+
+    def _handle(self, router: zmq.Socket[bytes], frame: bytes, hello: bytes) -> None:
+        try:
+            kind = wire.kind_of(frame)
+            if kind == wire.WHO:
+                self._say(router, hello)
+                return
+            if kind != wire.BATCH:
+                raise wire.WireError(f"kind {kind} is nothing that a router sends to a worker")
+            batch = wire.decode_batch(frame)
+        except wire.WireError as error:
+            self._malformed += 1
+            print(f"dropped a malformed frame from the router ({self._malformed} so far): {error}", flush=True)
+            return
+        self._busy_since = started = time.monotonic()
+        try:
+            rows = self._compute(batch)
+        except EngineError as error:
+            router.send(wire.encode_batch_failed(batch.batch_id, str(error)))
+            return
+        finally:
+            self._busy_since = None
+            self._batches += 1
+        infer_us = int((time.monotonic() - started) * 1e6)
+        self._answer(router, batch, rows, infer_us)
+
+    def _compute(self, batch: wire.Batch) -> Rows:
+        lengths = batch.lengths
+        n, longest = len(lengths), max(lengths)
+        if longest > self._spec.max_seqlen:
+            raise EngineError(f"a sequence of {longest} tokens; this instance holds {self._spec.max_seqlen}")
+        flat = np.frombuffer(batch.ids, np.int32)
+        types = np.zeros((n, longest), np.int32) if self._token_types else None
+        if min(lengths) == longest:
+            ids = flat.reshape(n, longest)
+            mask = np.ones((n, longest), np.int32)
+        else:
+            ids = np.full((n, longest), self._pad, np.int32)
+            mask = np.zeros((n, longest), np.int32)
+            at = 0
+            for row, length in enumerate(lengths):
+                ids[row, :length] = flat[at : at + length]
+                mask[row, :length] = 1
+                at += length
+        if types is not None and batch.splits is not None:
+            for row, (split, length) in enumerate(zip(batch.splits, lengths, strict=True)):
+                if split:
+                    types[row, split:length] = 1
+        return self._engine.run(ids, mask, types)
+
+    def _answer(self, router: zmq.Socket[bytes], batch: wire.Batch, rows: Rows, infer_us: int) -> None:
+        width = rows.shape[-1]
+        if self._per_token:
+            row_bytes = [length * width * 4 for length in batch.lengths]
+            body = b"".join(rows[row, :length].tobytes() for row, length in enumerate(batch.lengths))
+        else:
+            row_bytes = [width * 4] * len(rows)
+            body = rows.tobytes()
+        meta = wire.encode_batch_result(
+            batch.batch_id, row_bytes, width=width, infer_us=infer_us, per_token=self._per_token
+        )
+        router.send_multipart((meta, body))
+
+    def _say(self, router: zmq.Socket[bytes], hello: bytes) -> None:
+        try:
+            router.send(hello, zmq.NOBLOCK)
+        except zmq.Again:
+            return  # the router is away and its pipe is full of earlier HELLOs: it will read those
+
+    def _beat(self) -> None:
+        try:
+            while True:
+                since = self._busy_since
+                busy = None if since is None else time.monotonic() - since
+                self._channel.send(Beat(busy, self._batches))
+                if self._done.wait(self._spec.beat_seconds):
+                    return
+        except SupervisorGone:
+            return  # the main thread sees it too, or the kernel has already been asked to kill us
