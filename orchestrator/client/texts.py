@@ -1,0 +1,114 @@
+"""How does text become token ids: whole, cut on request, or refused, and never padded?
+
+The truncation and padding that a tokenizer.json carries are ignored: they are habits of whoever saved it, not the model's limit
+(all-MiniLM-L6-v2 says 128 there, 256 in sentence_bert_config.json, and has 512 positions).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from tokenizers import Encoding, Tokenizer
+
+Side = Literal["right", "left"]
+"""The side of the text where it is cut."""
+
+CHARACTERS_PER_TOKEN = 16
+"""Of a text longer than twice this per token of the limit, only a stretch is looked at first: it settles what is too long for a
+hundredth of the price, and no language averages 16 characters a token."""
+
+
+class TextTooLong(ValueError):
+    """A text has more tokens than the limit and cutting was not asked for."""
+
+    def __init__(self, position: int, tokens: int, limit: int, *, at_least: bool) -> None:
+        how_many = f"more than {tokens}" if at_least else str(tokens)
+        super().__init__(f"text {position} has {how_many} tokens, the limit is {limit}")
+        self.position = position
+        self.limit = limit
+
+
+class NoTokens(ValueError):
+    """A text becomes no token at all under this tokenizer, and the model has nothing to read."""
+
+
+class Tokens(msgspec.Struct, frozen=True, gc=False):
+    """Sequences as the wire wants them."""
+
+    lengths: list[int]
+    ids: bytes
+    """int32, one sequence after the other."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.lengths)
+
+
+def pack(sequences: Sequence[Sequence[int]]) -> Tokens:
+    """Ids that a caller brings along. OverflowError if one is no int32."""
+    return Tokens([len(sequence) for sequence in sequences], b"".join([array("i", one).tobytes() for one in sequences]))
+
+
+class TextEncoder:
+    """One tokenizer.json with the limit of the model. Safe to use from several threads."""
+
+    def __init__(self, path: str | Path, max_seqlen: int) -> None:
+        self.max_seqlen = max_seqlen
+        self._whole: Tokenizer = Tokenizer.from_file(str(path))
+        self._whole.no_padding()
+        self._whole.no_truncation()
+        self._cutting: dict[Side, Tokenizer] = {}
+        for side in ("right", "left"):
+            cutting: Tokenizer = Tokenizer.from_str(self._whole.to_str())
+            cutting.enable_truncation(max_seqlen, direction=side)
+            self._cutting[side] = cutting
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids there are, added tokens included."""
+        size: int = self._whole.get_vocab_size(with_added_tokens=True)
+        return size
+
+    def encode(self, texts: list[str], *, cut: Side | None = None) -> Tokens:
+        """Token ids with the model's special tokens. TextTooLong, NoTokens."""
+        limit = self.max_seqlen
+        stretches = [self._stretch(text, cut) for text in texts]
+        encodings = self._whole.encode_batch_fast(stretches)
+        lengths: list[int] = []
+        packed: list[bytes] = []
+        for position, encoding in enumerate(encodings):
+            ids: list[int] = encoding.ids
+            stretch = stretches[position]
+            if stretch is not texts[position] and len(ids) <= 2 * limit:  # few and long words: look at all of it
+                stretch = texts[position]
+                ids = self._whole.encode_batch_fast([stretch])[0].ids
+            if len(ids) > limit:
+                if cut is None:
+                    partial = stretch is not texts[position]
+                    raise TextTooLong(position, 2 * limit if partial else len(ids), limit, at_least=partial)
+                ids = self._cutting[cut].encode_batch_fast([stretch])[0].ids
+            if not ids:
+                raise NoTokens(f"text {position} becomes no token at all")
+            lengths.append(len(ids))
+            packed.append(array("i", ids).tobytes())
+        return Tokens(lengths, packed[0] if len(packed) == 1 else b"".join(packed))
+
+    def _stretch(self, text: str, cut: Side | None) -> str:
+        """The text itself, or of a very long one the end that is kept, up to a blank so that no word is torn."""
+        largest = 2 * CHARACTERS_PER_TOKEN * self.max_seqlen
+        if len(text) <= largest:
+            return text
+        if cut == "left":
+            start = text.find(" ", len(text) - largest, len(text) - largest // 2)
+            return text[start:] if start >= 0 else text
+        end = text.rfind(" ", largest // 2, largest)
+        return text[:end] if end >= 0 else text
+
+    def spell(self, texts: list[str], *, special: bool) -> list[Encoding]:
+        """The tokens with their offsets in characters, of any length, for people who look at them."""
+        encodings: list[Encoding] = self._whole.encode_batch(texts, add_special_tokens=special)
+        return encodings
