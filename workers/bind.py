@@ -49,7 +49,7 @@ def bind_cpus(cpus: list[int]) -> None:
 
 def bind_memory(membind: list[int], nodes_on_machine: int) -> Binding:
     try:
-        numa = _libnuma()
+        numa = libnuma()
     except BindError as error:
         if nodes_on_machine > 1:
             raise
@@ -89,7 +89,8 @@ def nodes_with_memory(sysfs: Path = Path("/sys/devices/system/node")) -> set[int
     return {0}
 
 
-def _libnuma() -> ModuleType:
+def libnuma() -> ModuleType:
+    """The package `numa`; BindError, with what mends it, where libnuma cannot be used."""
     try:
         import numa
     except (ImportError, AttributeError, OSError, TypeError) as error:

@@ -41,7 +41,7 @@ class Worker:
         context = zmq.Context(io_threads=1)
         router = context.socket(zmq.DEALER)
         router.setsockopt(zmq.ROUTING_ID, f"{self._spec.name}#{self._spec.incarnation}".encode())
-        router.setsockopt(zmq.LINGER, 500)
+        router.setsockopt(zmq.LINGER, 200)
         router.setsockopt(zmq.RECONNECT_IVL, 20)
         router.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
         beats = threading.Thread(target=self._beat, name="beats", daemon=True)

@@ -1,0 +1,52 @@
+"""Where do runtime files and cached artefacts lie? Read from the environment once, at the start of a command."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+LONGEST_SOCKET_PATH = 107
+"""sun_path of unix(7), without its final zero."""
+
+
+class PathError(Exception):
+    """A folder that cannot be used: says which, why and what to do."""
+
+
+def runtime_folder(chosen: str | None, environment: Mapping[str, str], uid: int) -> Path:
+    """The folder of sockets and lock: the option, $ORCHESTRATOR_RUNTIME_DIR, systemd's $RUNTIME_DIRECTORY, else the user's own."""
+    named = chosen or environment.get("ORCHESTRATOR_RUNTIME_DIR") or environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if named:
+        return Path(named).absolute()
+    if uid == 0:
+        return Path("/run/orchestrator")
+    own = environment.get("XDG_RUNTIME_DIR")
+    return Path(own) / "orchestrator" if own else Path(f"/tmp/orchestrator-{uid}")
+
+
+def cache_folder(chosen: str | None, environment: Mapping[str, str]) -> Path:
+    """The folder of built artefacts: the option, $ORCHESTRATOR_CACHE_DIR, systemd's $CACHE_DIRECTORY, else the user's cache."""
+    named = chosen or environment.get("ORCHESTRATOR_CACHE_DIR") or environment.get("CACHE_DIRECTORY", "").split(":")[0]
+    if named:
+        return Path(named).absolute()
+    base = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "orchestrator"
+
+
+def claim_runtime_folder(folder: Path) -> None:
+    """Makes the folder, mode 0700, ours. PathError if it cannot be or belongs to somebody else."""
+    if len(str(folder / "control.sock")) > LONGEST_SOCKET_PATH:
+        raise PathError(f"{folder}: too long for a unix socket (at most {LONGEST_SOCKET_PATH} bytes); name a shorter --runtime-dir")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise PathError(f"{folder}: {error.strerror}; name another with --runtime-dir or $ORCHESTRATOR_RUNTIME_DIR") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise PathError(f"{folder}: not a folder; name another with --runtime-dir")
+    if found.st_uid != os.getuid():
+        raise PathError(f"{folder}: belongs to user {found.st_uid}; name another with --runtime-dir")
+    if found.st_mode & 0o022:
+        raise PathError(f"{folder}: others may write to it; chmod 700 {folder}, or name another with --runtime-dir")

@@ -1,0 +1,22 @@
+"""How long does a child wait before it is started again? Pure."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Doubles from `first` to `most` seconds, with ± `jitter`; a run of `good_run` seconds forgets the failures before it."""
+
+    first: float = 0.1
+    most: float = 30.0
+    jitter: float = 0.25
+    good_run: float = 10.0
+
+    def delay(self, failures: int, rng: random.Random) -> float:
+        """Seconds to wait after the `failures`-th failure in a row (1, 2, …)."""
+        # 2**20 × 0.1 s is over a day: beyond that the exponent would only overflow.
+        plain = min(self.most, self.first * 2.0 ** min(failures - 1, 20))
+        return plain * (1 + self.jitter * (2 * rng.random() - 1))

@@ -1,0 +1,171 @@
+"""What is each part doing, as it last said itself or as the kernel shows it? Feeds the Status document."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TypeVar
+
+import msgspec
+import psutil
+
+from orchestrator.plan.model import Plan
+from orchestrator.status import GatewayStatus, ModelStatus, RouterReport, RouterStatus, Status
+from orchestrator.supervisor import report
+from orchestrator.supervisor.core import Child
+from orchestrator.supervisor.states import State
+from orchestrator.supervisor.verify import VanishedError, verify
+from topology.model import Machine
+from workers.spec import Binding, Ready, Stats
+
+_Part = TypeVar("_Part", RouterStatus, GatewayStatus)
+
+RATE_WINDOW_SECONDS = 10.0
+"""The window of the router's rates and quantiles."""
+
+
+class Observer:
+    def __init__(
+        self,
+        children: dict[str, Child],
+        plan: Plan,
+        machine: Machine,
+        model: ModelStatus,
+        endpoint: str,
+        warnings: tuple[str, ...],
+    ) -> None:
+        self._children = children
+        self._plan = plan
+        self._planned = {str(instance.name): instance for instance in plan.instances}
+        self._machine = report.machine_status(machine, plan)
+        self._model = model
+        self._endpoint = endpoint
+        self._warnings = warnings
+        self._started = time.monotonic()
+        self._seen = {name: report.Observed() for name in children}
+        self._bindings: dict[str, Binding] = {}
+        self._totals = report.Totals()
+        self._router = RouterStatus(State.INITIAL.value)
+        self._gateways: dict[str, GatewayStatus] = {}
+        self.router_alive_at = 0.0
+        """When the router last said anything, monotonic."""
+
+    def of(self, name: str) -> report.Observed:
+        return self._seen[name]
+
+    def spawned(self, name: str, pid: int) -> None:
+        self._seen[name].pid = pid
+
+    def ready(self, child: Child, message: Ready, now: float) -> None:
+        """It has just said ready: where is it really?"""
+        self._seen[child.name].ready_seconds = round(message.seconds, 3)
+        if message.binding is not None:
+            self._bindings[child.name] = message.binding
+            self.verify(child.name)
+        if child.kind == "router":
+            self.router_alive_at = now
+
+    def gone(self, child: Child) -> None:
+        seen = self._seen[child.name]
+        seen.pid = seen.verified = seen.rss_bytes = seen.cpu_seconds = None
+        if child.kind == "router":
+            self._totals.router_gone()
+        elif child.kind == "gateway":
+            self._gateways.pop(child.name, None)
+
+    def statistics(self, child: Child, message: Stats, now: float) -> None:
+        """Takes over what a router or gateway reports. msgspec.DecodeError if it is not what it should be."""
+        if child.kind == "router":
+            body = msgspec.json.decode(message.body, type=RouterReport)
+            self._router = body.router
+            self._totals.update(body)
+            self.router_alive_at = now
+        elif child.kind == "gateway":
+            self._gateways[child.name] = msgspec.json.decode(message.body, type=GatewayStatus)
+
+    def measure(self) -> None:
+        """Reads resident memory and CPU time of every process."""
+        for seen in self._seen.values():
+            if seen.pid is None:
+                continue
+            try:
+                process = psutil.Process(seen.pid)
+                seen.rss_bytes = process.memory_info().rss
+                times = process.cpu_times()
+                seen.cpu_seconds = times.user + times.system
+            except psutil.Error:
+                seen.rss_bytes = seen.cpu_seconds = None  # it is just dying; its exit follows
+
+    def verify(self, name: str) -> str | None:
+        """Reads one worker back from the kernel; what to tell the operator if it has newly left its place."""
+        seen, binding, planned = self._seen[name], self._bindings.get(name), self._planned[name]
+        if seen.pid is None or binding is None:
+            return None
+        before = seen.verified
+        try:
+            seen.verified = verify(seen.pid, planned.cpus, planned.membind, binding.notes)
+        except VanishedError:
+            seen.verified = None
+            return None
+        if seen.verified.matches_plan or (before is not None and not before.matches_plan):
+            return None
+        return f"instance={name} is not where it was planned: {'; '.join(seen.verified.notes)}"
+
+    def status(self, *, draining: bool, ever_served: bool) -> Status:
+        routers, gateways, workers = (
+            [child for child in self._children.values() if child.kind == kind]
+            for kind in ("router", "gateway", "worker")
+        )
+        state = report.overall_state(
+            draining=draining,
+            router=routers[0].state,
+            gateways=[child.state for child in gateways],
+            instances=[child.state for child in workers],
+            ever_served=ever_served,
+        )
+        return report.status(
+            state=state,
+            now_unix=time.time(),
+            uptime=time.monotonic() - self._started,
+            window=RATE_WINDOW_SECONDS,
+            pid=os.getpid(),
+            endpoint=self._endpoint,
+            plan=self._plan,
+            model=self._model,
+            router=self._with_process(routers[0], self._router),
+            gateways=[
+                self._with_process(
+                    child, self._gateways.get(child.name) or GatewayStatus(child.name, child.state.value)
+                )
+                for child in gateways
+            ],
+            instances=[
+                report.instance_status(planned, self._children[name], self._seen[name], self._totals.of(name))
+                for name, planned in self._planned.items()
+            ],
+            machine=self._machine,
+            warnings=[*self._warnings, *self._plan.warnings, *self._troubles()],
+        )
+
+    def _with_process(self, child: Child, said: _Part) -> _Part:
+        """What it said of itself, with what the supervisor knows of its process."""
+        seen = self._seen[child.name]
+        return msgspec.structs.replace(
+            said,
+            state=child.state.value,
+            pid=seen.pid,
+            restarts=child.restarts,
+            rss_bytes=seen.rss_bytes,
+            cpu_seconds=seen.cpu_seconds,
+        )
+
+    def _troubles(self) -> list[str]:
+        """What an operator must see first."""
+        troubles = []
+        for name, child in self._children.items():
+            if child.state in (State.FAILED, State.BACKOFF):
+                troubles.append(f"{name} is in {child.state}: {child.last_error}")
+            verified = self._seen[name].verified
+            if verified is not None and not verified.matches_plan:
+                troubles.append(f"{name} is not where it was planned: {'; '.join(verified.notes)}")
+        return troubles

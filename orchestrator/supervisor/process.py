@@ -1,0 +1,200 @@
+"""What does the supervisor hold of one running child? Its process, its channel, the end of its output."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from orchestrator.supervisor import spawn
+from orchestrator.supervisor.core import Kind
+from workers import channel
+from workers.spec import FromChild, ToChild
+
+_decoder = msgspec.json.Decoder(FromChild)
+
+TAIL_LINES = 20
+TAIL_LINE = 400
+MOST_UNSENT = 16 << 20
+"""A child that reads nothing for so long is dead to us: it is left to its beats."""
+
+
+class Process:
+    """One incarnation. `on_message`, `on_output` and `on_exit` are called from the event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: Kind,
+        *,
+        on_message: Callable[[FromChild], None],
+        on_output: Callable[[str], None],
+        on_exit: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._on_message = on_message
+        self._on_output = on_output
+        self._on_exit = on_exit
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._lines = channel.Lines()
+        self._unsent = bytearray()
+        self._partial = b""
+        self._pidfd = -1
+        self._output = -1
+        self.malformed = 0
+
+    def spawn(self, *, threads: int, pass_fds: Sequence[int], start: ToChild) -> int:
+        """Starts the process and sends its specification; returns its pid. OSError if it cannot be started."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        output, their_output = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._popen = subprocess.Popen(
+                spawn.command(self.kind, self.name, theirs.fileno(), sys.executable),
+                stdin=subprocess.DEVNULL,
+                stdout=their_output,
+                stderr=their_output,
+                pass_fds=(theirs.fileno(), *pass_fds),
+                env=spawn.environment(self.kind, threads, os.environ),
+                # A group of its own: Ctrl-C in the terminal reaches the supervisor alone, and SIGKILL reaches all of a child.
+                process_group=0,
+            )
+        except OSError:
+            ours.close()
+            os.close(output)
+            raise
+        finally:
+            theirs.close()
+            os.close(their_output)
+        self._channel = ours
+        ours.setblocking(False)
+        loop.add_reader(ours, self._readable)
+        self._output = output
+        os.set_blocking(output, False)
+        loop.add_reader(output, self._output_readable)
+        try:
+            self._pidfd = os.pidfd_open(self._popen.pid)
+            loop.add_reader(self._pidfd, self.reap)
+        except OSError:  # before Linux 5.3: the tick reaps
+            self._pidfd = -1
+        self.send(start)
+        return self._popen.pid
+
+    @property
+    def pid(self) -> int | None:
+        return self._popen.pid if self._popen is not None and self._popen.returncode is None else None
+
+    def send(self, message: ToChild) -> None:
+        """Queues one message; what the child does not read yet waits here."""
+        if self._channel is None or len(self._unsent) > MOST_UNSENT:
+            return
+        idle = not self._unsent
+        self._unsent += channel.encode(message)
+        if idle:
+            self._writable()
+
+    def kill(self) -> None:
+        """SIGKILL to its process group."""
+        if self.pid is not None:
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return  # it has just ended; reap says how
+
+    def reap(self) -> None:
+        """Notices the end of the process, if it has ended."""
+        if self._popen is None:
+            return
+        status = self._popen.poll()
+        if status is None:
+            return
+        self._readable()  # its last words, such as why it failed, may still lie in the channel
+        self._output_readable()
+        self._close()
+        self._popen = None
+        self._on_exit(signal.Signals(-status).name if status < 0 else f"exit {status}")
+
+    def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._channel is not None:
+            loop.remove_reader(self._channel)
+            loop.remove_writer(self._channel)
+            self._channel.close()
+            self._channel = None
+        for fd in (self._output, self._pidfd):
+            if fd >= 0:
+                loop.remove_reader(fd)
+                os.close(fd)
+        self._output = self._pidfd = -1
+
+    def _writable(self) -> None:
+        if self._channel is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            while self._unsent:
+                sent = self._channel.send(self._unsent)
+                del self._unsent[:sent]
+            loop.remove_writer(self._channel)
+        except BlockingIOError:
+            loop.add_writer(self._channel, self._writable)
+        except OSError:  # it is dying; reap says how
+            self._unsent.clear()
+            loop.remove_writer(self._channel)
+
+    def _readable(self) -> None:
+        while self._channel is not None:
+            try:
+                data = self._channel.recv(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                asyncio.get_running_loop().remove_reader(self._channel)
+                return
+            try:
+                lines = self._lines.feed(data)
+            except channel.ChannelError as error:
+                self._note(f"dropped: {error}")
+                self._lines = channel.Lines()
+                continue
+            for line in lines:
+                try:
+                    message = _decoder.decode(line)
+                except msgspec.DecodeError as error:
+                    self.malformed += 1
+                    self._note(f"dropped a malformed message: {error}: {line[:80]!r}")
+                    continue
+                self._on_message(message)
+
+    def _output_readable(self) -> None:
+        while self._output >= 0:
+            try:
+                data = os.read(self._output, 1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                asyncio.get_running_loop().remove_reader(self._output)
+                return
+            *lines, self._partial = (self._partial + data).split(b"\n")
+            if len(self._partial) > TAIL_LINE:
+                lines.append(self._partial)
+                self._partial = b""
+            for line in lines:
+                self._note(line.decode("utf-8", "replace").rstrip())
+
+    def _note(self, line: str) -> None:
+        if line:
+            self.tail.append(line[:TAIL_LINE])
+            self._on_output(line)

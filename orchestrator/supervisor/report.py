@@ -1,0 +1,183 @@
+"""What does the supervisor say of the whole? The Status document, from what each part last reported. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator import __version__
+from orchestrator.plan.model import Plan, PlannedInstance
+from orchestrator.status import (
+    CpuStatus,
+    GatewayStatus,
+    InstanceReport,
+    InstanceStatus,
+    MachineStatus,
+    ModelStatus,
+    RouterReport,
+    RouterStatus,
+    Status,
+    Verified,
+)
+from orchestrator.supervisor.core import Child
+from orchestrator.supervisor.states import State
+from topology.model import Machine
+
+
+class Observed:
+    """What is known of one child beside its core: gathered by the runner."""
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self.rss_bytes: int | None = None
+        self.cpu_seconds: float | None = None
+        self.verified: Verified | None = None
+        self.ready_seconds: float | None = None
+
+
+class Totals:
+    """Counters that outlive a router: what earlier routers counted, plus what the present one counts."""
+
+    COUNTERS = ("served", "batches", "tokens", "padded_tokens", "stolen", "latency_sum_seconds")
+
+    def __init__(self) -> None:
+        self._earlier: dict[str, InstanceReport] = {}
+        self._present: dict[str, InstanceReport] = {}
+
+    def update(self, report: RouterReport) -> None:
+        self._present = {instance.name: instance for instance in report.instances}
+
+    def router_gone(self) -> None:
+        self._earlier.update({name: self.of(name) for name in self._present})
+        self._present = {}
+
+    def of(self, name: str) -> InstanceReport:
+        """The present report with the earlier counts added; zeros for an instance of which nothing is known."""
+        present = self._present.get(name)
+        earlier = self._earlier.get(name)
+        if present is None:
+            base = InstanceReport(name, 0, False)
+            if earlier is not None:
+                for counter in self.COUNTERS:
+                    setattr(base, counter, getattr(earlier, counter))
+                base.latency_buckets = list(earlier.latency_buckets)
+            return base
+        if earlier is None:
+            return present
+        both = InstanceReport(**{field: getattr(present, field) for field in present.__struct_fields__})
+        for counter in self.COUNTERS:
+            setattr(both, counter, getattr(present, counter) + getattr(earlier, counter))
+        if len(earlier.latency_buckets) == len(present.latency_buckets):
+            both.latency_buckets = [
+                a + b for a, b in zip(earlier.latency_buckets, present.latency_buckets, strict=True)
+            ]
+        return both
+
+
+def overall_state(
+    *, draining: bool, router: State, gateways: Sequence[State], instances: Sequence[State], ever_served: bool
+) -> str:
+    """starting | ready | degraded | draining: degraded means that it serves, but not with all that was planned."""
+    if draining:
+        return "draining"
+    everything = (router, *gateways, *instances)
+    if all(state is State.READY for state in everything):
+        return "ready"
+    serving = router is State.READY and State.READY in gateways and State.READY in instances
+    if ever_served:
+        return "degraded"
+    return "degraded" if serving and State.FAILED in everything else "starting"
+
+
+def instance_status(planned: PlannedInstance, child: Child, seen: Observed, numbers: InstanceReport) -> InstanceStatus:
+    return InstanceStatus(
+        name=planned.name,
+        cpus=planned.cpus,
+        node=planned.node,
+        membind=planned.membind,
+        threads=planned.threads,
+        bucket=planned.bucket,
+        max_seqlen=planned.max_seqlen,
+        reasons=planned.reasons,
+        state=child.state.value,
+        pid=seen.pid,
+        incarnation=child.incarnation,
+        restarts=child.restarts,
+        verified=seen.verified if seen.pid is not None else None,
+        ready_seconds=seen.ready_seconds,
+        last_error=child.last_error,
+        rss_bytes=seen.rss_bytes,
+        served=numbers.served,
+        sequences_per_second=numbers.sequences_per_second,
+        tokens_per_second=numbers.tokens_per_second,
+        latency_ms=numbers.latency_ms,
+        queue_depth=numbers.queue_depth,
+        oldest_wait_ms=numbers.oldest_wait_ms,
+        in_flight=numbers.in_flight,
+        batch_mean=numbers.batch_mean,
+        padding_ratio=numbers.padding_ratio,
+        busy_ratio=numbers.busy_ratio,
+        batches=numbers.batches,
+        tokens=numbers.tokens,
+        padded_tokens=numbers.padded_tokens,
+        stolen=numbers.stolen,
+        latency_buckets=numbers.latency_buckets,
+        latency_sum_seconds=numbers.latency_sum_seconds,
+    )
+
+
+def machine_status(machine: Machine, plan: Plan) -> MachineStatus:
+    """The map of who runs where; it does not change while a plan is in force."""
+    users: dict[int, str] = dict.fromkeys(plan.housekeeping.cpus, "housekeeping")
+    for instance in plan.instances:
+        users.update(dict.fromkeys(instance.cpus, instance.name))
+    core_owner = {
+        cpu.core: users[cpu.cpu]
+        for cpu in machine.cpus
+        if cpu.core is not None and users.get(cpu.cpu, "housekeeping") != "housekeeping"
+    }
+    cpus = [
+        CpuStatus(
+            cpu=cpu.cpu, package=cpu.package, node=cpu.node, core=cpu.core, smt_rank=cpu.smt_rank, llc=cpu.llc,
+            online=cpu.online, allowed=cpu.allowed, used_by=users.get(cpu.cpu),
+            sibling_of=core_owner.get(cpu.core) if cpu.core is not None and cpu.cpu not in users else None,
+        )
+        for cpu in machine.cpus
+    ]  # fmt: skip
+    cores = {cpu.core for cpu in machine.cpus if cpu.core is not None}
+    return MachineStatus(machine.model_name, len(machine.packages), len(machine.nodes), len(cores), cpus)
+
+
+def status(
+    *,
+    state: str,
+    now_unix: float,
+    uptime: float,
+    window: float,
+    pid: int,
+    endpoint: str,
+    plan: Plan,
+    model: ModelStatus,
+    router: RouterStatus,
+    gateways: list[GatewayStatus],
+    instances: list[InstanceStatus],
+    machine: MachineStatus,
+    warnings: Sequence[str],
+) -> Status:
+    return Status(
+        version=__version__,
+        state=state,
+        time_unix=now_unix,
+        uptime_seconds=uptime,
+        window_seconds=window,
+        pid=pid,
+        endpoint=endpoint,
+        policy=plan.policy,
+        model=model,
+        router=router,
+        gateways=gateways,
+        instances=instances,
+        housekeeping_cpus=plan.housekeeping.cpus,
+        unused_cpus=plan.unused_cpus,
+        machine=machine,
+        warnings=list(warnings),
+    )
