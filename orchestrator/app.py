@@ -1,0 +1,304 @@
+"""How does everything come together for `orchestrator up`? Machine, model, plan, sockets, then the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import random
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orchestrator import __version__
+from orchestrator.config.check import check_layout
+from orchestrator.config.load import LayoutErrors, load_layout
+from orchestrator.config.schema import Layout, layout_max_seqlen
+from orchestrator.gateway.spec import GatewaySpec, Limits
+from orchestrator.paths import PathError, claim_runtime_folder
+from orchestrator.plan.model import Plan, PlanError, PlannedInstance
+from orchestrator.plan.solve import PlanRequest, plan
+from orchestrator.router.spec import RouterSpec
+from orchestrator.status import Status
+from orchestrator.supervisor.core import Timing
+from orchestrator.supervisor.runner import ChildPlan, Deployment, StartError, Supervisor
+from orchestrator.supervisor.sdnotify import Notifier, scrub_environment
+from topology.model import Machine, TopologyError
+from topology.sysfs import read_machine
+from workers.bind import BindError, libnuma
+from workers.spec import WorkerSpec
+
+if TYPE_CHECKING:
+    from orchestrator.models import Prepared
+
+BACKLOG = 1024
+MOST_GATEWAYS = 8
+"""One gateway serves about 7,000 short requests a second; more than eight are a matter of a layout file."""
+
+
+class AppError(Exception):
+    """It cannot start: what, where, why, what to do. `unworkable`: nor can it at the next try (exit code 78)."""
+
+    def __init__(self, message: str, unworkable: bool = False) -> None:
+        super().__init__(message)
+        self.unworkable = unworkable
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; None leaves it to the layout, then to the default of the schema."""
+
+    layout: Path | None
+    model: str | None
+    task: str | None
+    precision: str | None
+    engine: str | None
+    instances: int | None
+    policy: str | None
+    max_seqlen: int | None
+    host: str | None
+    port: int | None
+    runtime: Path
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Prelude:
+    """What is known before the first process starts; `up` shows it."""
+
+    machine: Machine
+    prepared: Prepared
+    plan: Plan
+
+
+def settled_layout(options: Options) -> Layout:
+    """The layout file, or the defaults, with what the command line says over it. AppError lists every problem."""
+    try:
+        layout = load_layout(options.layout) if options.layout is not None else Layout(version=1)
+    except LayoutErrors as error:
+        raise AppError(str(error), unworkable=True) from None
+    said: dict[str, Any] = {
+        name: value
+        for name in ("model", "task", "precision", "engine", "policy", "max_seqlen", "host", "port")
+        if (value := getattr(options, name)) is not None
+    }
+    if layout.instances and options.instances is not None:
+        raise AppError(
+            f"--instances {options.instances} and the instances of {options.layout} say different things; leave one of them out",
+            unworkable=True,
+        )
+    return msgspec.structs.replace(layout, **said)
+
+
+def prelude(options: Options, layout: Layout, say: Callable[[str], None]) -> Prelude:
+    """Reads the machine, prepares the model and makes the plan. AppError says which of them cannot be."""
+    from orchestrator.models import ModelError, prepare
+
+    try:
+        machine = read_machine()
+    except TopologyError as error:
+        raise AppError(str(error)) from None
+    if layout.instances or layout.housekeeping:
+        problems = check_layout(layout, machine)
+        if problems:
+            raise AppError("\n".join(map(str, problems)), unworkable=True)
+    _several_nodes_need_libnuma(machine)
+    try:
+        prepared = prepare(
+            layout.model,
+            task=layout.task,
+            precision=layout.precision,
+            engine=layout.engine,
+            max_seqlen=layout_max_seqlen(layout),
+            cache=options.cache,
+        )
+    except ModelError as error:
+        raise AppError(str(error), unworkable=error.unworkable) from None
+    how = "built" if prepared.built else "from the cache"
+    say(
+        f"model {prepared.status.id}: {prepared.status.precision} on {prepared.status.engine}, {how} in {prepared.seconds:.1f} s"
+    )
+    request = PlanRequest(
+        instances=options.instances,
+        policy=layout.policy,
+        max_seqlen=prepared.status.max_seqlen,
+        layout=layout if layout.instances or layout.housekeeping else None,
+        batching=layout.batching,
+        limits=layout.limits,
+    )
+    try:
+        return Prelude(machine, prepared, plan(machine, request))
+    except PlanError as error:
+        raise AppError(str(error), unworkable=True) from None
+
+
+def _several_nodes_need_libnuma(machine: Machine) -> None:
+    nodes = [node.node for node in machine.nodes if node.has_memory]
+    if len(nodes) < 2:
+        return
+    try:
+        libnuma()
+    except BindError as error:
+        raise AppError(f"memory must be bound to one of the nodes {nodes}, but {error}", unworkable=True) from None
+
+
+def run(
+    options: Options,
+    *,
+    say: Callable[[str], None],
+    log: Callable[[str], None],
+    on_plan: Callable[[Prelude, Layout], None],
+    on_ready: Callable[[Status], None],
+) -> bool:
+    """Serves until asked to stop. Returns whether everything that was accepted was answered. AppError if it cannot start.
+
+    `say` tells the progress, `log` takes one line per change of state.
+    """
+    with ExitStack() as held:
+        try:
+            claim_runtime_folder(options.runtime)
+        except PathError as error:
+            raise AppError(str(error), unworkable=True) from None
+        _lock(options.runtime, held)
+        notifier = Notifier.from_environment(os.environ, os.getpid())
+        scrub_environment()
+        layout = settled_layout(options)
+        listener = held.enter_context(_listen(layout.host, layout.port))
+        before = prelude(options, layout, say)
+        on_plan(before, layout)
+        deployment = deploy(before, layout, options, listener)
+        supervisor = Supervisor(deployment, notifier, random.Random(), log)
+        try:
+            asyncio.run(supervisor.run(on_ready))
+        except StartError as error:
+            raise AppError(str(error), unworkable=error.unworkable) from None
+        return not supervisor.stopped_at_once
+
+
+def _lock(runtime: Path, held: ExitStack) -> None:
+    """One orchestrator per runtime folder, for as long as this process lives. The kernel drops the lock with the process."""
+    path = runtime / "lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise AppError(f"{path}: {error.strerror}; free some room or name another --runtime-dir") from None
+    held.callback(os.close, fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        raise AppError(
+            f"an orchestrator (pid {owner}) already runs with {runtime}; `orchestrator status` shows it, `orchestrator down` "
+            "stops it, and --runtime-dir names a folder for a second one"
+        ) from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bound and listening before anything heavy starts: a port that is taken is known at once."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise AppError(
+            f"cannot listen on {host!r}: {error.strerror}; name an address of this host with --host", True
+        ) from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise AppError(
+            f"cannot listen on {host}:{port}: {error.strerror}; name another with --port, or see who has it: ss -ltnp 'sport = :{port}'"
+        ) from None
+    return listener
+
+
+def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.socket) -> Deployment:
+    """From plan and model to the specification of every process."""
+    prepared, planned = before.prepared, before.plan
+    front = f"ipc://{options.runtime / 'front.sock'}"
+    back = f"ipc://{options.runtime / 'back.sock'}"
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    housekeeping = planned.housekeeping
+    router = RouterSpec(
+        front=front,
+        back=back,
+        plan=planned,
+        description={"model": msgspec.to_builtins(prepared.status), "tokenizer": prepared.tokenizer},
+        cpus=housekeeping.cpus,
+    )
+    limits = Limits(
+        body_bytes=int(layout.limits.body_mb * (1 << 20)),
+        batch=layout.limits.batch,
+        in_flight=layout.limits.in_flight,
+        truncate=layout.limits.truncate,
+        default_timeout_ms=layout.limits.timeout_ms,
+    )
+    count = layout.gateways or (1 if housekeeping.shared else max(1, min(MOST_GATEWAYS, len(housekeeping.cpus) - 1)))
+    nodes = sum(node.has_memory for node in before.machine.nodes)
+
+    def gateway(name: str) -> Callable[[int], GatewaySpec]:
+        return lambda _: GatewaySpec(
+            name=name,
+            listen_fd=listener.fileno(),
+            front=front,
+            model=prepared.status,
+            tokenizer=prepared.tokenizer,
+            limits=limits,
+            cpus=housekeeping.cpus,
+        )
+
+    def worker(instance: PlannedInstance) -> Callable[[int], WorkerSpec]:
+        return lambda incarnation: WorkerSpec(
+            name=instance.name,
+            incarnation=incarnation,
+            cpus=instance.cpus,
+            membind=instance.membind,
+            nodes_on_machine=nodes,
+            threads=instance.threads,
+            endpoint=back,
+            max_seqlen=instance.max_seqlen,
+            warmup=warmup_shapes(instance, planned.max_batch_tokens),
+            artefact=prepared.artefact,
+        )
+
+    return Deployment(
+        plan=planned,
+        machine=before.machine,
+        model=prepared.status,
+        children=[
+            ChildPlan("router", "router", lambda _: router),
+            *(ChildPlan(instance.name, "worker", worker(instance), instance.threads) for instance in planned.instances),
+            *(
+                ChildPlan(f"gateway-{number}", "gateway", gateway(f"gateway-{number}"), pass_fds=(listener.fileno(),))
+                for number in range(count)
+            ),
+        ],
+        listener=listener,
+        endpoint=f"http://{shown}:{port}",
+        control_socket=options.runtime / "control.sock",
+        timing=Timing(),
+        warnings=before.machine.warnings,
+    )
+
+
+def warmup_shapes(instance: PlannedInstance, max_batch_tokens: int) -> list[tuple[int, int]]:
+    """(batch, length): the shortest and the longest of its bucket alone, and the largest batch of the shortest."""
+    low = max(8, instance.bucket.min if instance.bucket else 1)
+    high = min(instance.bucket.max if instance.bucket else instance.max_seqlen, instance.max_seqlen)
+    low = min(low, high)
+    return sorted({(1, low), (1, high), (max(1, max_batch_tokens // low), low)})
+
+
+__all__ = ["AppError", "Options", "Prelude", "__version__", "deploy", "prelude", "run", "settled_layout"]

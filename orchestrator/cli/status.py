@@ -1,0 +1,81 @@
+"""`orchestrator status`: what is running?"""
+
+from __future__ import annotations
+
+import argparse
+
+import msgspec
+
+from orchestrator.cli.errors import CommandError
+from orchestrator.cli.options import add_runtime_dir, runtime_dir
+from orchestrator.status import InstanceStatus, Status
+from orchestrator.supervisor.control import ControlError, ask
+from topology.cpuset import format_cpulist
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="One JSON document on standard output.")
+    add_runtime_dir(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        body = ask(runtime_dir(args) / "control.sock", "status")
+        status = msgspec.json.decode(body, type=Status)
+    except ControlError as error:
+        raise CommandError(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise CommandError(f"the running orchestrator is of another version than this command: {error}") from None
+    print(msgspec.json.format(body, indent=2).decode() if args.json else render(status))
+    return 0
+
+
+def render(status: Status) -> str:
+    """For people: 100 columns."""
+    model, router = status.model, status.router
+    lines = [
+        f"{status.state}  {status.endpoint}  up {_duration(status.uptime_seconds)}  policy {status.policy}  pid {status.pid}",
+        f"model {model.id} ({model.architecture}, {model.precision}, {model.engine}), up to {model.max_seqlen} tokens",
+        (
+            f"router {router.state} pid {router.pid}: {router.submitted} sequences = {router.queued} queued + "
+            f"{router.in_flight} in flight + {router.settled} settled; {router.retried} retried, "
+            f"{sum(router.rejected.values())} refused"
+        ),
+        *(
+            f"{gateway.name} {gateway.state} pid {gateway.pid}: {sum(gateway.responses.values())} answers, {gateway.in_flight} open"
+            for gateway in status.gateways
+        ),
+        "",
+        (
+            f"{'instance':<12} {'state':<9} {'pid':>7} {'CPUs':<9} {'node':>4} {'memory':<11} {'tokens':<9} "
+            f"{'again':>5} {'seq/s':>7} {'p50 ms':>7} {'p99 ms':>7} {'queue':>5} {'MiB':>6}"
+        ),
+        *(_row(instance) for instance in status.instances),
+    ]
+    lines += [f"warning: {warning}" for warning in status.warnings]
+    return "\n".join(lines)
+
+
+def _row(instance: InstanceStatus) -> str:
+    verified = instance.verified
+    memory = f"{verified.policy} {format_cpulist(verified.membind)}" if verified else "-"
+    cpus = format_cpulist(verified.cpus) if verified else "-"
+    bucket = f"{instance.bucket.min}-{instance.bucket.max}" if instance.bucket else "all"
+    megabytes = f"{instance.rss_bytes / (1 << 20):.0f}" if instance.rss_bytes is not None else "-"
+    node = "-" if instance.node is None else str(instance.node)
+    return (
+        f"{instance.name:<12} {instance.state:<9} {instance.pid or '-':>7} {cpus:<9} {node:>4} {memory:<11} {bucket:<9} "
+        f"{instance.restarts:>5} {instance.sequences_per_second:>7.1f} {_ms(instance.latency_ms.p50):>7} "
+        f"{_ms(instance.latency_ms.p99):>7} {instance.queue_depth:>5} {megabytes:>6}"
+        + ("" if verified is None or verified.matches_plan else "  NOT AS PLANNED")
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    return f"{days}d{hours:02}h" if days else f"{hours}h{minutes:02}m" if hours else f"{minutes}m{whole % 60:02}s"

@@ -1,0 +1,181 @@
+"""Does a child's core decide as the table says?"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from orchestrator.supervisor.backoff import Backoff
+from orchestrator.supervisor.core import Changed, Child, Kill, SendDrain, SendStop, Spawn, TellLost, Timing
+from orchestrator.supervisor.states import TABLE, State, Stimulus, diagram, next_state
+
+
+def child(**more: object) -> Child:
+    return Child("short-0", "worker", Timing(), random.Random(7), **more)  # type: ignore[arg-type]
+
+
+def ready(now: float = 0.0) -> Child:
+    one = child()
+    one.start(now)
+    one.said_ready(now)
+    return one
+
+
+def without_log(actions: list[object]) -> list[object]:
+    return [action for action in actions if not isinstance(action, Changed)]
+
+
+def test_a_start_spawns_the_first_incarnation() -> None:
+    one = child()
+    assert one.start(10.0) == [Spawn(1), Changed(State.INITIAL, State.STARTING, "asked")]
+    one.validate()
+
+
+def test_a_child_that_is_not_ready_in_time_is_killed() -> None:
+    one = child()
+    one.start(0.0)
+    assert one.tick(119.9) == []
+    assert without_log(one.tick(120.0)) == [Kill()]
+    assert one.state is State.KILLING
+    one.exited("SIGKILL", 120.1)
+    assert one.last_error == "SIGKILL: not ready after 120 s"
+    one.validate()
+
+
+def test_a_child_that_dies_is_started_again_after_a_backoff_and_the_router_is_told() -> None:
+    one = ready()
+    actions = one.exited("SIGKILL", 1.0)
+    assert actions[0] == TellLost(1)
+    assert one.state is State.BACKOFF
+    assert one.last_error == "SIGKILL"
+    assert one.deadline is not None
+    assert without_log(one.tick(one.deadline)) == [Spawn(2)]
+    assert one.restarts == 1
+    one.validate()
+
+
+def test_failures_in_a_row_wait_longer_and_a_good_run_forgets_them() -> None:
+    backoff = Backoff(jitter=0.0)
+    waits = [backoff.delay(failures, random.Random(0)) for failures in (1, 2, 3, 4, 30)]
+    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 30.0])
+    one = ready()
+    one.exited("exit 1", 1.0)
+    one.tick(one.deadline or 0)
+    one.said_ready(2.0)
+    one.exited("exit 1", 3.0)
+    assert one.failures == 2
+    one.tick(one.deadline or 0)
+    one.said_ready(5.0)
+    one.exited("exit 1", 5.0 + one.backoff.good_run)
+    assert one.failures == 1
+
+
+def test_the_jitter_stays_within_its_share() -> None:
+    backoff = Backoff(first=1.0, jitter=0.25)
+    delays = [backoff.delay(1, random.Random(seed)) for seed in range(200)]
+    assert min(delays) >= 0.75
+    assert max(delays) <= 1.25
+    assert len(set(delays)) > 100
+
+
+def test_a_child_without_a_sign_of_life_is_killed() -> None:
+    one = ready()
+    one.beat(None, 4.0)
+    assert one.tick(8.9) == []
+    assert without_log(one.tick(9.0)) == [Kill()]
+
+
+def test_an_engine_that_hangs_is_told_from_one_that_works() -> None:
+    one = ready()
+    assert one.beat(59.0, 1.0) == []
+    assert without_log(one.beat(61.0, 2.0)) == [Kill()]
+    one.exited("SIGKILL", 2.1)
+    assert one.last_error == "SIGKILL: its engine has been in one batch for 61 s"
+
+
+def test_what_it_said_before_it_died_is_the_error() -> None:
+    one = child()
+    one.start(0.0)
+    one.said_fatal("model.onnx: truncated", permanent=False)
+    one.exited("exit 1", 0.5, "some output")
+    assert one.last_error == "exit 1: model.onnx: truncated"
+
+
+def test_an_old_error_is_not_blamed_for_a_new_death() -> None:
+    one = child()
+    one.start(0.0)
+    one.said_fatal("model.onnx: truncated", permanent=False)
+    one.exited("exit 1", 0.5)
+    one.tick(one.deadline or 0)
+    one.exited("SIGSEGV", 2.0, "last words")
+    assert one.last_error == "SIGSEGV; last output: last words"
+
+
+def test_a_failure_that_a_restart_cannot_help_ends_in_failed() -> None:
+    one = child()
+    one.start(0.0)
+    one.said_fatal("CPU 7 is offline", permanent=True)
+    one.exited("exit 78", 0.5)
+    assert one.state is State.FAILED
+    assert one.abandoned
+    one.validate()
+
+
+def test_a_start_is_abandoned_after_three_tries_but_a_run_never_is() -> None:
+    one = child()
+    one.start(0.0)
+    for _ in range(3):
+        assert not one.abandoned
+        one.exited("exit 1", 0.0)
+        one.tick(one.deadline or 0)
+    assert one.abandoned
+    other = ready()
+    for _ in range(9):
+        other.exited("exit 1", 0.0)
+        other.tick(other.deadline or 0)
+    assert not other.abandoned
+
+
+def test_a_drain_is_followed_by_a_stop_and_a_stop_that_does_not_end_by_a_kill() -> None:
+    one = ready()
+    assert without_log(one.drain(1.0)) == [SendDrain()]
+    assert without_log(one.said_drained(2.0)) == [SendStop()]
+    assert without_log(one.tick(5.0)) == [Kill()]
+    assert without_log(one.exited("SIGKILL", 5.1)) == [TellLost(1)]
+    assert one.state is State.STOPPED
+    one.validate()
+
+
+def test_a_kill_that_does_not_end_is_said_again() -> None:
+    one = ready()
+    one.kill(0.0, "asked")
+    assert without_log(one.tick(5.0)) == [Kill()]
+
+
+def test_a_child_that_cannot_be_spawned_is_tried_again() -> None:
+    one = child()
+    one.start(0.0)
+    one.spawn_failed("cannot start a process: Resource temporarily unavailable", 0.0)
+    assert one.state is State.BACKOFF
+    assert one.last_error == "cannot start a process: Resource temporarily unavailable"
+    one.validate()
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_late_messages_mean_nothing_where_the_table_has_no_row(state: State) -> None:
+    one = child()
+    one.state = state
+    if next_state(state, Stimulus.READY_SAID) is None:
+        assert one.said_ready(0.0) == []
+        assert one.state is state
+
+
+def test_the_diagram_shows_every_row_of_the_table() -> None:
+    assert len(diagram().splitlines()) == len(TABLE) + 1
+
+
+def test_every_state_can_be_left_and_reached() -> None:
+    reached = {after for after in TABLE.values()} | {State.INITIAL}
+    assert reached == set(State)
+    assert {state for state, _ in TABLE} == set(State)
