@@ -1,0 +1,224 @@
+"""How does a gateway process start, serve and end? Steered by its supervisor over the channel, deaf to signals of the terminal.
+
+python -m orchestrator.gateway --channel FD
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, assert_never
+
+import msgspec
+import uvloop
+
+from orchestrator.client.texts import TextEncoder
+from orchestrator.dashboard.assets import BrokenPackage
+from orchestrator.gateway.apis.call import Served
+from orchestrator.gateway.app import App, Server, UnknownTask
+from orchestrator.gateway.live import Live
+from orchestrator.gateway.spec import GatewaySpec
+from orchestrator.gateway.tokenize import Tokenizing
+from orchestrator.gateway.uplink import Uplink
+from workers.channel import Channel, ChannelError, SupervisorGone
+from workers.spec import Beat, Configure, Drain, Drained, Fatal, Lost, Ready, Start, State, Stats, Stop
+
+BEAT_SECONDS = 0.5
+FLUSH_SECONDS = 1.0
+"""How long answers that are written may take to leave the sockets at the end."""
+BACKLOG = 1024
+
+log = logging.getLogger("gateway")
+
+
+class Unworkable(Exception):
+    """This gateway cannot start, and a second try would not help."""
+
+
+class Process:
+    """One gateway from Ready to Stop. Everything runs on one event loop."""
+
+    def __init__(self, spec: GatewaySpec, channel: Channel, encoder: TextEncoder, started: float) -> None:
+        self._spec = spec
+        self._channel = channel
+        self._started = started
+        self._live = Live()
+        self._uplink = Uplink(spec.front, most_in_flight=spec.limits.in_flight)
+        self._tokenizing = Tokenizing(encoder)
+        served = Served(spec.model, spec.limits, encoder.vocabulary)
+        self._app = App(served, self._tokenizing, self._uplink, self._live)
+        self._server = Server(self._app.handle)
+        self._stopped = asyncio.Event()
+        self._drain: asyncio.Task[None] | None = None
+
+    async def serve(self) -> None:
+        """Until Stop. SupervisorGone ends the process on the spot, see `_heard`."""
+        loop = asyncio.get_running_loop()
+        self._uplink.open()
+        listener = socket.socket(fileno=self._spec.listen_fd)
+        listener.setblocking(False)
+        listening = await loop.create_server(self._server, sock=listener, backlog=BACKLOG)
+        # What exists now lives as long as the process: the collector need not look at it again, and on the hot path little
+        # that it makes forms cycles.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        loop.add_reader(self._channel.fileno(), self._heard)
+        beats = asyncio.create_task(self._beat())
+        reports = asyncio.create_task(self._report())
+        self._channel.send(Ready(seconds=time.monotonic() - self._started, details={"pid": os.getpid()}))
+        log.info("gateway=%s starting->ready after=%.2fs", self._spec.name, time.monotonic() - self._started)
+        try:
+            await self._stopped.wait()
+        finally:
+            beats.cancel()
+            reports.cancel()
+            loop.remove_reader(self._channel.fileno())
+            listening.close()
+            self._live.close()
+            await self._server.flush(FLUSH_SECONDS)
+            self._uplink.close()
+            self._tokenizing.close()
+
+    def _heard(self) -> None:
+        try:
+            messages = self._channel.receive()
+        except SupervisorGone:
+            vanish()
+        except ChannelError as error:
+            log.error("gateway=%s channel: %s", self._spec.name, error)
+            return
+        for message in messages:
+            match message:
+                case State():
+                    self._live.publish(bytes(message.status))
+                case Drain():
+                    self._app.draining = True
+                    if self._drain is None:
+                        log.info("gateway=%s ready->draining in_flight=%d", self._spec.name, self._app.stats.in_flight)
+                        self._drain = asyncio.create_task(self._say_drained())
+                case Stop():
+                    self._stopped.set()
+                case Start() | Lost() | Configure():
+                    log.error("gateway=%s ignores a %s message", self._spec.name, type(message).__name__)
+                case _:
+                    assert_never(message)
+
+    async def _say_drained(self) -> None:
+        await self._app.idle.wait()
+        self._send(Drained())
+        log.info("gateway=%s drained", self._spec.name)
+
+    async def _beat(self) -> None:
+        while True:
+            self._send(Beat())
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(self._spec.report_seconds)
+            link = self._uplink.link
+            status = self._app.stats.report(
+                time.monotonic(),
+                name=self._spec.name,
+                state="draining" if self._app.draining else "ready",
+                pid=os.getpid(),
+                connections=self._server.open_connections,
+                resubmitted=link.resubmitted,
+                late_replies=link.late_replies,
+                cpu_seconds=time.process_time(),
+                rss_bytes=resident_bytes(),
+            )
+            self._send(Stats(msgspec.Raw(msgspec.json.encode(status))))
+
+    def _send(self, message: Beat | Stats | Drained) -> None:
+        try:
+            self._channel.send(message)
+        except SupervisorGone:
+            vanish()
+
+
+def vanish() -> NoReturn:
+    """The supervisor is gone: nobody would ever end this process, so it ends now, threads and open requests included."""
+    os._exit(1)
+
+
+def resident_bytes() -> int | None:
+    """Resident memory of this process. Source: proc(5), /proc/PID/statm, second field, in pages."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def settle_in(spec: GatewaySpec) -> None:
+    """Onto its CPUs, before any thread is born. A CPU set that has become impossible costs speed, not service."""
+    if spec.cpus:
+        try:
+            os.sched_setaffinity(0, spec.cpus)
+        except OSError as error:
+            log.warning("gateway=%s cannot run on cpus=%s only: %s", spec.name, spec.cpus, error.strerror)
+    # The tokenizer's own threads would leave these CPUs no idler and make the order of requests a matter of luck.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["RAYON_NUM_THREADS"] = "1"
+
+
+def prepare(start: Start) -> tuple[GatewaySpec, TextEncoder]:
+    """Unworkable says what is wrong with the specification or the tokenizer."""
+    try:
+        spec = msgspec.json.decode(start.spec, type=GatewaySpec)
+    except msgspec.DecodeError as error:
+        raise Unworkable(f"specification of the gateway: {error}") from None
+    settle_in(spec)
+    if not Path(spec.tokenizer).is_file():
+        raise Unworkable(f"{spec.tokenizer}: no tokenizer there; build the artefact again with `orchestrator optimize`")
+    try:
+        return spec, TextEncoder(spec.tokenizer, spec.model.max_seqlen)
+    except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower than Exception for a file it cannot read
+        raise Unworkable(f"{spec.tokenizer}: not a tokenizer.json that can be read: {error}") from None
+
+
+async def run(spec: GatewaySpec, channel: Channel, encoder: TextEncoder, started: float) -> None:
+    await Process(spec, channel, encoder, started).serve()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    started = time.monotonic()
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.gateway", description="One HTTP gateway.")
+    parser.add_argument("--channel", type=int, required=True, help="descriptor of the supervisor's socketpair")
+    args = parser.parse_args(argv)
+    # Ctrl-C reaches the whole foreground group; the supervisor decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    channel = Channel(args.channel)
+    try:
+        spec, encoder = prepare(channel.start())
+        uvloop.run(run(spec, channel, encoder, started))
+    except SupervisorGone:
+        return 1
+    except (Unworkable, UnknownTask, BrokenPackage, ChannelError) as error:
+        log.error("gateway cannot start: %s", error)
+        channel.send(Fatal(str(error), permanent=True))
+        return 1
+    except OSError as error:
+        log.error("gateway cannot start: %s", error)
+        channel.send(Fatal(str(error)))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    logging.shutdown()
+    # A text that is still being tokenized for nobody shall not hold up the end.
+    os._exit(status)

@@ -1,0 +1,115 @@
+"""How does text-embeddings-inference shape its requests and answers? POST /embed, POST /tokenize, GET /info. Pure.
+
+Source: https://huggingface.github.io/text-embeddings-inference/
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from tokenizers import Encoding
+
+from orchestrator import __version__
+from orchestrator.client.link import Answered
+from orchestrator.client.texts import Side, Tokens
+from orchestrator.gateway.apis.call import Call, Inputs, Served, call, cut_of, decode, dumps
+from orchestrator.gateway.errors import Refusal
+from orchestrator.gateway.tasks import embedding
+
+Direction = Literal["right", "left", "Right", "Left"]
+
+
+class _Embed(msgspec.Struct):
+    inputs: Inputs
+    truncate: bool | None = None
+    truncation_direction: Direction = "right"
+    normalize: bool = True
+    dimensions: int | None = None
+    prompt_name: str | None = None
+
+
+class _Tokenize(msgspec.Struct):
+    inputs: str | list[str]
+    add_special_tokens: bool = True
+    prompt_name: str | None = None
+
+
+_embed = msgspec.json.Decoder(_Embed)
+_tokenize = msgspec.json.Decoder(_Tokenize)
+
+
+def embed(body: bytes, served: Served) -> Call:
+    """POST /embed: one vector per input, always a list of vectors."""
+    request = decode(_embed, body)
+    check_options(request.normalize, request.prompt_name)
+    dimensions = embedding.check_dimensions(request.dimensions, served.model.dimensions)
+
+    def render(answer: Answered, _: Tokens) -> bytes:
+        return dumps(embedding.vectors(answer, dimensions))
+
+    return call(
+        request.inputs, "inputs", cut_of(request.truncate, side(request.truncation_direction), served), render, served
+    )
+
+
+def tokenize(body: bytes, served: Served) -> tuple[list[str], bool]:
+    """POST /tokenize: the texts, and whether special tokens are wanted."""
+    request = decode(_tokenize, body)
+    check_options(True, request.prompt_name)
+    texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
+    if not texts:
+        raise Refusal("unprocessable", "inputs: is empty; send at least one text")
+    if len(texts) > served.limits.batch:
+        raise Refusal("batch_too_large", f"inputs: {len(texts)} inputs, the limit is {served.limits.batch}")
+    return texts, request.add_special_tokens
+
+
+def spelled(texts: list[str], encodings: list[Encoding]) -> bytes:
+    """The answer of /tokenize: per text its tokens, `start` and `stop` in characters and null for special tokens."""
+    answer: list[list[dict[str, Any]]] = []
+    for text, encoding in zip(texts, encodings, strict=True):
+        tokens = []
+        for number, token, special, (start, stop) in zip(
+            encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
+        ):
+            if special:
+                tokens.append({"id": number, "text": token, "special": True, "start": None, "stop": None})
+            else:
+                tokens.append({"id": number, "text": text[start:stop], "special": False, "start": start, "stop": stop})
+        answer.append(tokens)
+    return dumps(answer)
+
+
+def info(served: Served) -> bytes:
+    """GET /info."""
+    model, limits = served.model, served.limits
+    return dumps(
+        {
+            "model_id": model.id,
+            "model_sha": model.digest,
+            "model_dtype": {"fp32": "float32", "bf16": "bfloat16"}.get(model.precision, model.precision),
+            "model_type": {"embedding": {}},
+            "max_concurrent_requests": limits.in_flight,
+            "max_input_length": model.max_seqlen,
+            "max_client_batch_size": limits.batch,
+            "auto_truncate": limits.truncate or model.truncate,
+            "version": __version__,
+            "engine": model.engine,
+            "architecture": model.architecture,
+            "task": model.task,
+            "dimensions": model.dimensions,
+        }
+    )
+
+
+def side(direction: str) -> Side:
+    return "left" if direction in ("left", "Left") else "right"
+
+
+def check_options(normalize: bool, prompt_name: str | None) -> None:
+    """What is asked for and cannot be done is refused, never left out in silence."""
+    if not normalize:
+        raise Refusal("unprocessable", "normalize: false is not possible, normalisation is part of this model's graph")
+    if prompt_name is not None:
+        raise Refusal("unprocessable", f"prompt_name: {prompt_name[:80]!r} is unknown, this model has no prompts")

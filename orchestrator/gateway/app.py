@@ -1,0 +1,402 @@
+"""How does a request become an answer?
+
+Theory of operation. One table maps path and method to a route. An inference route has a pure `parse` (body → Call) and the Call has a
+pure `render` (rows → body); between them lie the tokenizer and the router. Whatever ends a request early raises a Refusal, and one place
+makes the error body of it. The answer is written inside the handler, so that `in_flight` reaches zero only when nothing is owed any more.
+There is no middleware: at 1,000 requests a second on one core each layer would cost as much as the JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import count
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from orchestrator.client.link import Answered
+from orchestrator.client.texts import pack
+from orchestrator.dashboard import assets
+from orchestrator.gateway import errors, limits, metrics
+from orchestrator.gateway.apis import health, huggingface, openai, tei
+from orchestrator.gateway.apis.call import Parse, Served
+from orchestrator.gateway.errors import Refusal
+from orchestrator.gateway.live import Live
+from orchestrator.gateway.reply import Reply
+from orchestrator.gateway.stats import Stats
+from orchestrator.gateway.tasks import embedding
+from orchestrator.gateway.tokenize import Tokenizing
+from orchestrator.gateway.uplink import Uplink
+
+log = logging.getLogger("gateway")
+
+PATIENCE_SECONDS = 5.0
+"""While no instance is ready but one is being started, a request waits this long before it is told to come back later."""
+OTHER = "other"
+"""The label of requests for paths that are not in the table."""
+
+Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    pattern: str
+    parse: Parse | None = None
+    """Set on inference routes."""
+    page: Page | None = None
+    """Set on all others."""
+    streams: bool = False
+    """Never ends by itself: not counted as in flight."""
+
+
+class UnknownTask(Exception):
+    """The model's task is one this gateway has no answers for."""
+
+
+class App:
+    """The HTTP application of one gateway. Needs the running loop; `Server(app.handle)` makes connections for it."""
+
+    def __init__(self, served: Served, tokenizing: Tokenizing, uplink: Uplink, live: Live) -> None:
+        if served.model.task not in embedding.NAMES:
+            raise UnknownTask(f"task {served.model.task!r} has no HTTP routes; known are {', '.join(embedding.NAMES)}")
+        self.served = served
+        self.stats = Stats()
+        self.draining = False
+        self.idle = asyncio.Event()
+        """Set while nothing is in flight."""
+        self.idle.set()
+        self._tokenizing = tokenizing
+        self._uplink = uplink
+        self._live = live
+        self._created = int(time.time())
+        self._prefix = secrets.token_hex(6)
+        self._numbers = count(1)
+        self._assets = assets.load()
+        self._metrics: tuple[bytes, bytes] | None = None
+        self._routes = self._table()
+
+    def _table(self) -> dict[str, dict[str, Route]]:
+        def page(pattern: str, answer: Page, *, streams: bool = False) -> Route:
+            return Route(pattern, page=answer, streams=streams)
+
+        predict = Route("/predict", parse=huggingface.predict)
+        return {
+            "/": {"POST": Route("/", parse=huggingface.predict), "GET": page("/", self._front_page)},
+            "/predict": {"POST": predict},
+            "/embed": {"POST": Route("/embed", parse=tei.embed)},
+            "/v1/embeddings": {"POST": Route("/v1/embeddings", parse=openai.embeddings)},
+            "/tokenize": {"POST": page("/tokenize", self._tokenize)},
+            "/info": {"GET": page("/info", self._info)},
+            "/v1/models": {"GET": page("/v1/models", self._models)},
+            "/v1/models/": {"GET": page("/v1/models/{model}", self._model)},
+            "/health": {"GET": page("/health", self._health)},
+            "/v2/health/live": {"GET": page("/v2/health/live", self._v2_live)},
+            "/v2/health/ready": {"GET": page("/v2/health/ready", self._v2_ready)},
+            "/metrics": {"GET": page("/metrics", self._metrics_page)},
+            "/api/state": {"GET": page("/api/state", self._state)},
+            "/api/stream": {"GET": page("/api/stream", self._live.stream, streams=True)},
+            "/dashboard": {"GET": page("/dashboard", self._dashboard)},
+            "/dashboard/": {"GET": page("/dashboard/{file}", self._dashboard_file)},
+        }
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Every request comes through here. CancelledError if its client hangs up."""
+        started = time.perf_counter()
+        path = _path(request)
+        request_id = limits.request_id(request, "")
+        if not request_id:
+            request_id = f"{self._prefix}-{next(self._numbers):x}"
+        pattern = OTHER
+        counted = True
+        self.stats.in_flight += 1
+        self.idle.clear()
+        try:
+            try:
+                route = self._route(path, request.method)
+                pattern = route.pattern
+                if route.parse is not None:
+                    reply: web.StreamResponse = await self._infer(request, route.parse, request_id, started)
+                else:
+                    assert route.page is not None
+                    if route.streams:
+                        counted = False
+                        self._leave()
+                    reply = await route.page(request)
+            except Refusal as refusal:
+                reply = self._refuse(refusal, path, request_id, started)
+            except ConnectionError:
+                raise
+            except Exception:
+                log.exception("request=%s route=%s failed; this is a bug", request_id, pattern)
+                bug = Refusal(
+                    "internal", f"an error inside the gateway; request {request_id} is in its log", close=True
+                )
+                reply = self._refuse(bug, path, request_id, started)
+            await reply.prepare(request)
+            self.stats.responded(pattern, reply.status)
+            return reply
+        finally:
+            if counted:
+                self._leave()
+
+    def _leave(self) -> None:
+        self.stats.in_flight -= 1
+        if self.stats.in_flight == 0:
+            self.idle.set()
+
+    def _route(self, path: str, method: str) -> Route:
+        methods = self._routes.get(path)
+        if methods is None or path.endswith("/"):
+            if path.startswith("/dashboard/"):
+                methods = self._routes["/dashboard/"]
+            elif path.startswith("/v1/models/") and path != "/v1/models/":
+                methods = self._routes["/v1/models/"]
+            elif path != "/":
+                methods = None
+        if methods is None:
+            raise Refusal("not_found", f"{path[:200]}: no such route; GET /info says what is served")
+        route = methods.get("GET" if method == "HEAD" else method)
+        if route is None:
+            allow = tuple(sorted({*methods, "HEAD"} if "GET" in methods else methods))
+            raise Refusal("method_not_allowed", f"{path[:200]} takes {', '.join(allow)}", allow=allow)
+        return route
+
+    async def _infer(self, request: web.BaseRequest, parse: Parse, request_id: str, started: float) -> Reply:
+        self._admit()
+        limits.require_json(request)
+        served = self.served
+        timeout = limits.timeout_seconds(request, served.limits.default_timeout_ms)
+        body = await limits.read_body(request, served.limits.body_bytes)
+        call = parse(body, served)
+        impatient = self._live.document is not None and self._live.ready == 0
+        if impatient:
+            if self._live.coming == 0:
+                raise Refusal("no_instance", "no instance is ready", retry_after_seconds=PATIENCE_SECONDS)
+            timeout, impatient = min(timeout, PATIENCE_SECONDS), timeout > PATIENCE_SECONDS
+        before = time.perf_counter()
+        if call.texts is not None:
+            tokens = await self._tokenizing.encode(call.texts, call.cut)
+        else:
+            assert call.sequences is not None
+            tokens = pack(call.sequences)
+        tokenized = time.perf_counter()
+        self.stats.tokenize_seconds += tokenized - before
+        left = timeout - (tokenized - started)
+        if left <= 0:
+            raise Refusal("deadline", f"the deadline of {timeout * 1000:.0f} ms passed before the text was tokenized")
+        outcome = await self._uplink.infer(tokens, left)
+        if not isinstance(outcome, Answered):
+            kind, message = outcome.reason, outcome.message
+            if kind == "deadline" and impatient:
+                kind, message = "no_instance", f"no instance became ready within {PATIENCE_SECONDS:.0f} s"
+            if kind not in errors.STATUS or kind == "malformed":  # the router found a fault in what *we* sent
+                log.error("request=%s refused by the router: %s %s", request_id, kind, message)
+                raise Refusal("internal", f"the router refused the gateway's message: {kind}")
+            raise Refusal(kind, message or kind.replace("_", " "), retry_after_seconds=outcome.retry_after_seconds)
+        answered = time.perf_counter()
+        content = call.render(outcome, tokens)
+        done = time.perf_counter()
+        self.stats.inferred(time.monotonic(), done - started)
+        return Reply(
+            200,
+            content,
+            headers=self._headers(outcome, request_id, started, before, tokenized, answered, done),
+        )
+
+    def _headers(
+        self,
+        answer: Answered,
+        request_id: str,
+        started: float,
+        before: float,
+        tokenized: float,
+        answered: float,
+        done: float,
+    ) -> bytes:
+        """The header lines of an inference; durations in milliseconds. Of several batches the slowest counts."""
+        parts = answer.parts
+        first = parts[0]
+        instance, bucket = first.instance, self._bucket(first.bucket)
+        queue_us, infer_us, batch_size = first.queue_us, first.infer_us, first.batch_size
+        if len(parts) > 1:
+            instance = ",".join(dict.fromkeys(part.instance for part in parts))
+            bucket = ",".join(dict.fromkeys(self._bucket(part.bucket) for part in parts))
+            queue_us = max(part.queue_us for part in parts)
+            infer_us = max(part.infer_us for part in parts)
+            batch_size = max(part.batch_size for part in parts)
+        if not (instance.isascii() and instance.isprintable()):  # a header line is no place for surprises
+            instance = instance.encode("ascii", "replace").decode().translate(_CONTROL)
+        return (
+            f"x-compute-time: {(done - started) * 1e3:.3f}\r\n"
+            f"Server-Timing: tokenize;dur={(tokenized - before) * 1e3:.3f}, queue;dur={queue_us / 1e3:.3f}, "
+            f"inference;dur={infer_us / 1e3:.3f}, post;dur={(done - answered) * 1e3:.3f}\r\n"
+            f"x-instance: {instance}\r\nx-bucket: {bucket}\r\nx-batch-size: {batch_size}\r\nx-request-id: {request_id}\r\n"
+        ).encode("ascii")
+
+    def _bucket(self, bucket: tuple[int, int]) -> str:
+        low, high = bucket
+        return f"{low}-{high}" if high else f"1-{self.served.model.max_seqlen}"
+
+    def _admit(self) -> None:
+        """Before the body is read: it may be large, and there is nobody to give it to."""
+        if self.draining:
+            raise Refusal("draining", "this gateway is draining; try again", retry_after_seconds=1.0, close=True)
+        most = self.served.limits.in_flight
+        if self.stats.in_flight > most:
+            raise Refusal("queue_full", f"{most} requests are in flight in this gateway", retry_after_seconds=1.0)
+
+    def _refuse(self, refusal: Refusal, path: str, request_id: str, started: float) -> Reply:
+        lines = [f"x-request-id: {request_id}\r\nx-compute-time: {(time.perf_counter() - started) * 1e3:.3f}\r\n"]
+        if refusal.retry_after is not None:
+            lines.append(f"Retry-After: {refusal.retry_after}\r\n")
+        if refusal.allow:
+            lines.append(f"Allow: {', '.join(refusal.allow)}\r\n")
+        make = errors.openai_body if path.startswith("/v1/") else errors.body
+        return Reply(
+            refusal.status,
+            make(refusal.kind, refusal.message),
+            headers="".join(lines).encode("ascii"),
+            close=refusal.close or self.draining,
+        )
+
+    async def _tokenize(self, request: web.BaseRequest) -> Reply:
+        self._admit()
+        limits.require_json(request)
+        body = await limits.read_body(request, self.served.limits.body_bytes)
+        texts, special = tei.tokenize(body, self.served)
+        return Reply(200, tei.spelled(texts, await self._tokenizing.spell(texts, special=special)))
+
+    async def _info(self, _: web.BaseRequest) -> Reply:
+        return Reply(200, tei.info(self.served))
+
+    async def _models(self, _: web.BaseRequest) -> Reply:
+        return Reply(200, openai.models(self.served.model, self._created))
+
+    async def _model(self, request: web.BaseRequest) -> Reply:
+        name = request.rel_url.path.removeprefix("/v1/models/")
+        return Reply(200, openai.model_named(name, self.served.model, self._created))
+
+    async def _health(self, _: web.BaseRequest) -> Reply:
+        self._require_serving()
+        return Reply(200, health.health(self._live.ready))
+
+    async def _v2_live(self, _: web.BaseRequest) -> Reply:
+        return Reply(200, health.v2_live())
+
+    async def _v2_ready(self, _: web.BaseRequest) -> Reply:
+        self._require_serving()
+        return Reply(200, health.v2_ready())
+
+    def _require_serving(self) -> None:
+        why = health.trouble(
+            draining=self.draining,
+            router_answers=self._uplink.answering,
+            known=self._live.document is not None,
+            ready=self._live.ready,
+        )
+        if why is not None:
+            raise Refusal("draining" if self.draining else "no_instance", why, retry_after_seconds=1.0)
+
+    async def _metrics_page(self, _: web.BaseRequest) -> Reply:
+        document = self._live.json()
+        if self._metrics is None or self._metrics[0] is not document:
+            self._metrics = (document, metrics.render(self._live.status()))
+        return Reply(200, self._metrics[1], metrics.CONTENT_TYPE)
+
+    async def _state(self, _: web.BaseRequest) -> Reply:
+        return Reply(200, self._live.json(), headers=b"Cache-Control: no-store\r\n")
+
+    async def _front_page(self, _: web.BaseRequest) -> Reply:
+        return Reply(302, b"", "text/plain", b"Location: dashboard\r\n")
+
+    async def _dashboard(self, request: web.BaseRequest) -> Reply:
+        return self._asset(request, assets.PAGE)
+
+    async def _dashboard_file(self, request: web.BaseRequest) -> Reply:
+        name = _path(request).removeprefix("/dashboard/")
+        if not name:  # the page's own addresses are relative to /dashboard
+            return Reply(308, b"", "text/plain", b"Location: ../dashboard\r\n")
+        return self._asset(request, name)
+
+    def _asset(self, request: web.BaseRequest, name: str) -> Reply:
+        asset = self._assets.get(name)
+        if asset is None:
+            raise Refusal("not_found", f"/dashboard/{name[:200]}: no such file")
+        lines = "".join(f"{key}: {value}\r\n" for key, value in assets.HEADERS.items()) + f"ETag: {asset.etag}\r\n"
+        known = request.headers.get("If-None-Match", "")
+        fresh = asset.etag in (tag.strip().removeprefix("W/") for tag in known.split(","))
+        return Reply(304 if fresh else 200, b"" if fresh else asset.body, asset.content_type, lines.encode("ascii"))
+
+
+_CONTROL = dict.fromkeys((*range(32), 127), "?")
+
+
+def _path(request: web.BaseRequest) -> str:
+    """The path as sent, without its query."""
+    target = request.raw_path
+    if not target.startswith("/"):  # absolute form, as proxies send it
+        target = request.rel_url.raw_path
+    return target.partition("?")[0]
+
+
+class _Connection(RequestHandler):
+    """Answers what is no HTTP in the same shape as every other error."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:
+            log.error("connection failed; this is a bug: %s", message, exc_info=exc)
+            return Reply(500, errors.body("internal", "an error inside the gateway"), close=True)
+        first = (message or "").strip().partition("\n")[0].strip() or "bad request"
+        return Reply(400, errors.body("malformed", f"not HTTP: {first[:200]}"), close=True)
+
+
+class Server(web.Server):
+    """aiohttp's server without an Application, and with a way to wait until the last connection is gone."""
+
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        super().__init__(
+            handler,
+            handler_cancellation=True,  # a client that hangs up cancels its request, here and in the router
+            access_log=None,
+            keepalive_timeout=75.0,
+            lingering_time=2.0,  # enough for a refused upload to read its 413
+        )
+        self.open_connections = 0
+        self.empty = asyncio.Event()
+        self.empty.set()
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        self.open_connections += 1
+        self.empty.clear()
+        super().connection_made(handler, transport)
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self.open_connections -= 1
+        if self.open_connections == 0:
+            self.empty.set()
+
+    async def flush(self, timeout_seconds: float) -> None:
+        """Lets requests in flight end and what is written leave the sockets, each for at most this long; then closes everything."""
+        await self.shutdown(timeout_seconds)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self.empty.wait()
+        except TimeoutError:
+            log.warning("%d connections are cut off with data unsent", self.open_connections)

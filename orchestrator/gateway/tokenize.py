@@ -1,0 +1,51 @@
+"""Where are texts made into tokens: on the event loop, or beside it?
+
+27 µs for 16 tokens is less than the way to a thread and back; a text of 2,000 characters takes about half a millisecond and one of a
+megabyte most of a second, for which no other request shall wait. The tokenizer lets go of the interpreter's lock meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from tokenizers import Encoding
+
+from orchestrator.client.texts import NoTokens, Side, TextEncoder, TextTooLong, Tokens
+from orchestrator.gateway.errors import Refusal
+
+ON_LOOP_CHARACTERS = 2_000
+LARGE_CHARACTERS = 100_000
+"""From here on a request waits in a queue of its own: it holds up only its like."""
+
+
+class Tokenizing:
+    def __init__(self, encoder: TextEncoder) -> None:
+        self.encoder = encoder
+        self._long = ThreadPoolExecutor(1, "tokenize-long")
+        self._large = ThreadPoolExecutor(1, "tokenize-large")
+
+    async def encode(self, texts: list[str], cut: Side | None) -> Tokens:
+        """Refusal where a text is over the model's limit and `cut` is None, or has no token at all."""
+        characters = len(texts[0]) if len(texts) == 1 else sum(map(len, texts))
+        try:
+            if characters <= ON_LOOP_CHARACTERS:
+                return self.encoder.encode(texts, cut=cut)
+            executor = self._long if characters <= LARGE_CHARACTERS else self._large
+            return await asyncio.get_running_loop().run_in_executor(
+                executor, lambda: self.encoder.encode(texts, cut=cut)
+            )
+        except TextTooLong as error:
+            raise Refusal("too_long", f'{error}; shorten it or send "truncate": true') from None
+        except NoTokens as error:
+            raise Refusal("unprocessable", str(error)) from None
+
+    async def spell(self, texts: list[str], *, special: bool) -> list[Encoding]:
+        """The tokens with their offsets, for /tokenize. Never on the loop: nobody is in a hurry to look at tokens."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._large, lambda: self.encoder.spell(texts, special=special)
+        )
+
+    def close(self) -> None:
+        for executor in (self._long, self._large):
+            executor.shutdown(wait=False, cancel_futures=True)

