@@ -40,8 +40,15 @@ def build(facts: Facts) -> Machine:
 
     package_of, packages = _packages(said, online, warnings)
     core_of = _cores(said, package_of, online, warnings)
+    dies = _known(said, lambda f: f.die_cpus, lambda f: f.die_id) or {
+        cpu: frozenset(
+            other for other in said if package_of.get(other) == package_of.get(cpu) and said[other].die_id == f.die_id
+        )
+        for cpu, f in said.items()
+        if f.die_cpus is None and f.die_id is not None and f.die_id not in _UNKNOWN_IDS
+    }
     die_of = _labelled(
-        _domains("die", _known(said, lambda f: f.die_cpus, lambda f: f.die_id), online, warnings),
+        _domains("die", dies, online, warnings),
         {cpu: f.die_id for cpu, f in said.items()},
     )
     cluster_of = _labelled(
@@ -337,7 +344,7 @@ def _has_memory(node: int, facts: Facts) -> bool:
 
 
 def _kinds(facts: Facts, said: Mapping[int, CpuFacts]) -> dict[int, CoreKind]:
-    """By the performance-monitoring units of hybrid x86, else by cpu_capacity, split where it jumps most."""
+    """By the performance-monitoring units of hybrid x86, else by cpu_capacity, split where it jumps most, else by Arm's parts."""
     if facts.performance and facts.efficiency:
         kinds: dict[int, CoreKind] = dict.fromkeys(facts.performance, "performance")
         kinds.update(dict.fromkeys(facts.efficiency - facts.performance, "efficiency"))
@@ -346,7 +353,9 @@ def _kinds(facts: Facts, said: Mapping[int, CpuFacts]) -> dict[int, CoreKind]:
     jumps = [(high / low, high) for low, high in itertools.pairwise(capacities)]
     ratio, threshold = max(jumps, default=(1.0, 0))
     if ratio < CAPACITY_GAP:
-        return {}
+        if capacities or not facts.little < facts.online:
+            return {}
+        return {cpu: "efficiency" if cpu in facts.little else "performance" for cpu in said if facts.little}
     return {cpu: "performance" if f.capacity >= threshold else "efficiency" for cpu, f in said.items() if f.capacity}
 
 

@@ -48,7 +48,28 @@ _ARM_PARTS = {
     (0x48, 0xD01): "Kunpeng-920",
     (0xC0, 0xAC3): "Ampere-1",
     (0xC0, 0xAC4): "Ampere-1a",
+    (0x41, 0xC07): "Cortex-A7",
+    (0x41, 0xC0F): "Cortex-A15",
+    (0x41, 0xC0E): "Cortex-A17",
+    (0x41, 0xD80): "Cortex-A520",
+    (0x61, 0x022): "Apple M1 Icestorm",
+    (0x61, 0x023): "Apple M1 Firestorm",
+    (0x61, 0x032): "Apple M2 Blizzard",
+    (0x61, 0x033): "Apple M2 Avalanche",
 }
+_ARM_LITTLE = frozenset(
+    {
+        (0x41, 0xC07),
+        (0x41, 0xD03),
+        (0x41, 0xD04),
+        (0x41, 0xD05),
+        (0x41, 0xD46),
+        (0x41, 0xD80),
+        (0x61, 0x022),
+        (0x61, 0x032),
+    }
+)
+"""Parts that are the efficiency half where a machine has both (big.LITTLE, DynamIQ); for kernels without cpu_capacity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +79,8 @@ class ProcessorLine:
     cpu: int
     package_id: int | None
     core_id: int | None
+    little: bool | None
+    """Arm: whether its part is an efficiency core; None elsewhere and for parts not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +113,10 @@ def parse_cpuinfo(text: str) -> CpuInfo:
         fields.setdefault(key, value)
     processors = {
         int(block["processor"]): ProcessorLine(
-            int(block["processor"]), _integer(block.get("physical id")), _integer(block.get("core id"))
+            int(block["processor"]),
+            _integer(block.get("physical id")),
+            _integer(block.get("core id")),
+            None if (part := _arm_part(block)) is None else part in _ARM_LITTLE,
         )
         for block in blocks
     }
@@ -120,11 +146,18 @@ def sanitized(text: str) -> str:
             machine = re.search(r"machine\s*=\s*\w+", value)
             lines.append(f"{name}: {machine[0] if machine else ''}")
         elif name in ("flags", "Features"):
-            # `lm` and `asimd` tell 64 bits from 32.
-            lines.append(f"{name}\t: {' '.join(f for f in value.split() if _ISA.match(f) or f == 'lm')}")
+            # `lm` and `fp` tell 64 bits from 32 on x86 and Arm.
+            lines.append(f"{name}\t: {' '.join(f for f in value.split() if _ISA.match(f) or f in ('lm', 'fp'))}")
         elif colon and name in KEYS:
             lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+def _arm_part(block: dict[str, str]) -> tuple[int, int] | None:
+    try:
+        return int(block["CPU implementer"], 16), int(block["CPU part"], 16)
+    except (KeyError, ValueError):
+        return None
 
 
 def _integer(text: str | None) -> int | None:
@@ -155,9 +188,8 @@ def _model_name(fields: dict[str, str], blocks: list[dict[str, str]], arch: str)
     if arch in ("aarch64", "arm"):
         parts = []
         for block in blocks or [fields]:
-            try:
-                part = (int(block["CPU implementer"], 16), int(block["CPU part"], 16))
-            except (KeyError, ValueError):
+            part = _arm_part(block)
+            if part is None:
                 continue
             name = _ARM_PARTS.get(part, f"Arm implementer {part[0]:#04x} part {part[1]:#05x}")
             if name not in parts:

@@ -69,7 +69,10 @@ class Facts:
     """What the kernel lists under node/has_memory."""
     isolated: frozenset[int] = frozenset()
     performance: frozenset[int] = frozenset()
+    """By the performance-monitoring units of hybrid x86."""
     efficiency: frozenset[int] = frozenset()
+    little: frozenset[int] = frozenset()
+    """By the parts of Arm cores: the efficiency ones, where the machine has others too."""
     model_name: str = ""
     isa: tuple[str, ...] = ()
     arch: str = ""

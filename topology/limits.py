@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from topology.cpuset import CpusetError, parse_cpulist, parse_mask
@@ -19,6 +19,7 @@ from topology.model import TopologyError
 from topology.tree import Tree
 
 STATUS_KEYS = ("Cpus_allowed", "Cpus_allowed_list", "Mems_allowed", "Mems_allowed_list")
+_LIMITING = frozenset({"cpu", "cpuset"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +177,10 @@ def _own_cgroups(tree: Tree) -> dict[str, str]:
 
 
 def _mounts(tree: Tree) -> tuple[Mount, ...]:
-    table = tree.read("proc/self/mountinfo")
-    if table is not None:
-        return tuple(mount for line in table.splitlines() if (mount := _mountinfo_line(line)) is not None)
-    for path in ("proc/self/mounts", "proc/mounts"):
+    for path, parse in MOUNT_TABLES.items():
         table = tree.read(path)
         if table is not None:
-            return tuple(mount for line in table.splitlines() if (mount := _mounts_line(line)) is not None)
+            return tuple(mount for line in table.splitlines() if (mount := parse(line)) is not None)
     # No mount table in the tree: the places where systemd and the kernel's documentation mount them.
     return (
         Mount("/sys/fs/cgroup", "/", frozenset()),
@@ -193,7 +191,7 @@ def _mounts(tree: Tree) -> tuple[Mount, ...]:
     )
 
 
-def _mountinfo_line(line: str) -> Mount | None:
+def mountinfo_line(line: str) -> Mount | None:
     """`36 35 98:0 /root /point options… - fstype source super-options`."""
     before, dash, after = line.partition(" - ")
     fields, tail = before.split(" "), after.split(" ")
@@ -202,7 +200,7 @@ def _mountinfo_line(line: str) -> Mount | None:
     return _mount(_unescaped(fields[4]), _unescaped(fields[3]), tail[0], tail[2])
 
 
-def _mounts_line(line: str) -> Mount | None:
+def mounts_line(line: str) -> Mount | None:
     fields = line.split(" ")
     return _mount(_unescaped(fields[1]), "/", fields[2], fields[3]) if len(fields) >= 4 else None
 
@@ -214,9 +212,16 @@ def _mount(point: str, root: str, kind: str, options: str) -> Mount | None:
         return Mount(point, root, frozenset())
     if kind == "cpuset":
         return Mount(point, root, frozenset({"cpuset"}))
-    if kind == "cgroup":
-        return Mount(point, root, frozenset(options.split(",")) | {"cgroup"})
-    return None
+    controllers = _LIMITING & set(options.split(","))
+    return Mount(point, root, controllers) if kind == "cgroup" and controllers else None
+
+
+MOUNT_TABLES: Mapping[str, Callable[[str], Mount | None]] = {
+    "proc/self/mountinfo": mountinfo_line,
+    "proc/self/mounts": mounts_line,
+    "proc/mounts": mounts_line,
+}
+"""The mount tables by preference, and how a line of each is read."""
 
 
 def _unescaped(text: str) -> str:

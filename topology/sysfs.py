@@ -14,7 +14,7 @@ from pathlib import Path
 
 from topology.build import build
 from topology.cpuinfo import CpuInfo, parse_cpuinfo
-from topology.cpuset import parse_cpulist, parse_mask
+from topology.cpuset import format_cpulist, parse_cpulist, parse_mask
 from topology.facts import CacheFacts, CpuFacts, Facts, NodeFacts
 from topology.limits import parsed, process_affinity, read_limits
 from topology.model import Machine, TopologyError
@@ -26,6 +26,7 @@ _CPU_NAME = re.compile(r"cpu(\d+)\Z")
 _NODE_NAME = re.compile(r"node(\d+)\Z")
 _INDEX_NAME = re.compile(r"index\d+\Z")
 _GZIP = b"\x1f\x8b"
+_PAGE = 4096
 
 # (list, mask) by preference: the names since Linux 5.3, then those before it.
 _CORE_FILES = (("core_cpus_list", "core_cpus"), ("thread_siblings_list", "thread_siblings"))
@@ -78,20 +79,27 @@ class _Reader:
     def facts(self, affinity: frozenset[int] | None) -> Facts:
         cpuinfo = parse_cpuinfo(self._tree.read("proc/cpuinfo") or "")
         directories = _numbered(self._tree.names(_CPU), _CPU_NAME)
-        listed = {line.cpu for line in cpuinfo.processors}
+        listed = frozenset(line.cpu for line in cpuinfo.processors)
         online = self._list(f"{_CPU}/online")
         present = self._list(f"{_CPU}/present")
+        if online is not None and not online:
+            raise TopologyError(
+                f"{self._tree.origin}{_CPU}/online: empty, and a machine has a CPU online; the tree is cut off, capture it again"
+            )
         if not directories and online is None and not listed:
             raise TopologyError(
                 f"{self._tree.origin}{_CPU}: no CPU directories there and no processors in proc/cpuinfo; "
                 "name a directory that holds sys/ and proc/ (`orchestrator topology --capture` makes one)"
             )
         if online is None:
-            online = self._online_one_by_one(directories) if directories else frozenset(listed)
+            online = self._online_one_by_one(directories, listed) if directories else listed
         if present is None:
             present = frozenset(directories) | online
-        if online and directories and not online <= directories:
-            self._warn_missing(online - directories)
+        if directories and not online <= directories:
+            raise TopologyError(
+                f"{self._tree.origin}{_CPU}/online names CPUs {format_cpulist(online - directories)}, and there is no directory "
+                f"cpu{min(online - directories)}; the tree is cut off, capture it again"
+            )
         cpus = {cpu: self._cpu(cpu) for cpu in sorted(online & directories)}
         cpus.update({cpu: CpuFacts(node=self._node_link(cpu)) for cpu in sorted((present - online) & directories)})
         cpus = _with_cpuinfo(cpus, cpuinfo, online)
@@ -105,7 +113,9 @@ class _Reader:
             memory_nodes=self._memory_nodes(),
             isolated=self._list(f"{_CPU}/isolated", optional=True) or frozenset(),
             performance=self._list("sys/devices/cpu_core/cpus") or frozenset(),
-            efficiency=self._list("sys/devices/cpu_atom/cpus") or frozenset(),
+            efficiency=(self._list("sys/devices/cpu_atom/cpus") or frozenset())
+            | (self._list("sys/devices/cpu_lowpower/cpus") or frozenset()),
+            little=frozenset(line.cpu for line in cpuinfo.processors if line.little),
             model_name=cpuinfo.model_name,
             isa=cpuinfo.isa,
             arch=cpuinfo.arch,
@@ -114,14 +124,13 @@ class _Reader:
             source="sysfs" if directories else "cpuinfo",
         )
 
-    def _warn_missing(self, cpus: frozenset[int]) -> None:
-        from topology.cpuset import format_cpulist
-
-        self._warnings.append(f"CPUs {format_cpulist(cpus)} are online and have no directory under {_CPU}")
-
-    def _online_one_by_one(self, directories: frozenset[int]) -> frozenset[int]:
-        # Kernels before 2.6.27 or so have no list. A CPU that cannot be switched off (cpu0 on x86) has no `online` file.
-        return frozenset(cpu for cpu in directories if self._integer(f"{_CPU}/cpu{cpu}/online") != 0)
+    def _online_one_by_one(self, directories: frozenset[int], listed: frozenset[int]) -> frozenset[int]:
+        """Kernels before 2.6.29 have no list. A CPU that cannot be switched off (cpu0 on x86) has no `online` file."""
+        flags = {cpu: self._integer(f"{_CPU}/cpu{cpu}/online") for cpu in directories}
+        described = frozenset(cpu for cpu in directories if self._tree.names(f"{_CPU}/cpu{cpu}/topology"))
+        # Without a flag: offline only if neither sysfs nor cpuinfo knows it while they know others.
+        unknown = directories - described - listed if described or listed else frozenset()
+        return frozenset(cpu for cpu, flag in flags.items() if flag == 1 or (flag is None and cpu not in unknown))
 
     def _cpu(self, cpu: int) -> CpuFacts:
         directory = f"{_CPU}/cpu{cpu}"
@@ -149,15 +158,25 @@ class _Reader:
 
     def _set(self, directory: str, names: frozenset[str], pairs: tuple[tuple[str, str], ...]) -> frozenset[int] | None:
         for list_name, mask_name in pairs:
-            if list_name in names:
-                text = self._tree.read(directory + list_name)
-                if text is not None and text.strip():
-                    return self._parsed(directory + list_name, text, self._lists, parse_cpulist)
-            if mask_name in names:
-                text = self._tree.read(directory + mask_name)
-                if text is not None and text.strip():
-                    return self._parsed(directory + mask_name, text, self._masks, parse_mask)
+            cpus = self._pair(
+                directory + list_name if list_name in names else None,
+                directory + mask_name if mask_name in names else None,
+            )
+            if cpus:  # a CPU shares at least with itself: an empty set says nothing
+                return cpus
         return None
+
+    def _pair(self, list_path: str | None, mask_path: str | None) -> frozenset[int] | None:
+        """The set in either of two files. None if both are absent or blank, unless the list is blank and the mask absent."""
+        text = self._tree.read(list_path) if list_path else None
+        # Before 5.16 the kernel cut attributes off at a page: a long list that does not end in a newline is not whole.
+        whole = text is not None and (len(text) < _PAGE - 1 or text.endswith("\n"))
+        if list_path and text is not None and text.strip() and whole:
+            return self._parsed(list_path, text, self._lists, parse_cpulist)
+        mask = self._tree.read(mask_path) if mask_path else None
+        if mask_path and mask is not None and mask.strip():
+            return self._parsed(mask_path, mask, self._masks, parse_mask)
+        return None if list_path is None or text is None else self._parsed(list_path, text, self._lists, parse_cpulist)
 
     def _caches(self, directory: str) -> tuple[CacheFacts, ...]:
         caches = []
@@ -170,15 +189,9 @@ class _Reader:
                 continue
             if (self._tree.read(index + "type") or "").strip() == "Instruction":
                 continue
-            text = self._tree.read(index + "shared_cpu_list")
-            if text is not None and text.strip():
-                cpus = self._parsed(index + "shared_cpu_list", text, self._lists, parse_cpulist)
-            else:
-                text = self._tree.read(index + "shared_cpu_map")
-                if text is None or not text.strip():
-                    continue
-                cpus = self._parsed(index + "shared_cpu_map", text, self._masks, parse_mask)
-            caches.append(CacheFacts(level, cpus))
+            cpus = self._pair(index + "shared_cpu_list", index + "shared_cpu_map")
+            if cpus:
+                caches.append(CacheFacts(level, cpus))
         return tuple(caches)
 
     def _nodes(self) -> dict[int, NodeFacts] | None:
@@ -193,6 +206,10 @@ class _Reader:
             self._warnings.append(
                 f"{_NODE}/online names nodes {sorted(online - directories)} that have no directory; they are left out"
             )
+        if directories - numbers:
+            self._warnings.append(
+                f"nodes {sorted(directories - numbers)} have directories and are not in {_NODE}/online; they are left out"
+            )
         nodes = {node: self._node(node) for node in sorted(numbers)}
         if len(nodes) == 1:
             ((node, facts),) = nodes.items()
@@ -204,14 +221,9 @@ class _Reader:
     def _node(self, node: int) -> NodeFacts:
         directory = f"{_NODE}/node{node}"
         # An empty list is an answer here: memory without CPUs.
-        cpus = self._list(f"{directory}/cpulist")
+        cpus = self._pair(f"{directory}/cpulist", f"{directory}/cpumap")
         if cpus is None:
-            text = self._tree.read(f"{directory}/cpumap")
-            if text is not None:
-                cpus = self._parsed(f"{directory}/cpumap", text, self._masks, parse_mask)
-        if cpus is None:
-            links = _numbered(self._tree.names(directory), _CPU_NAME)
-            cpus = links or None
+            cpus = _numbered(self._tree.names(directory), _CPU_NAME) or None
         total, free = self._meminfo(f"{directory}/meminfo", rf"Node\s+{node}\s+")
         return NodeFacts(cpus=cpus, memory_bytes=total, free_bytes=free, distances=self._distances(directory))
 
@@ -286,6 +298,9 @@ class _Reader:
     def _integer(self, path: str) -> int | None:
         text = self._tree.read(path)
         if text is None:
+            return None
+        if not text.strip():
+            self._warnings.append(f"{path} is empty; read as unknown")
             return None
         try:
             return int(text)
