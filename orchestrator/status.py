@@ -125,6 +125,8 @@ class RouterStatus(msgspec.Struct):
     retried: int = 0
     duplicates: int = 0
     malformed_frames: int = 0
+    undelivered_replies: int = 0
+    """Messages to clients that had gone or did not read."""
     late_results: int = 0
     cpu_seconds: float | None = None
     rss_bytes: int | None = None

@@ -173,6 +173,14 @@ def decode_submit(frame: Buffer) -> Submit:
     return Submit(request_id, lengths, view[at:], splits, priority, timeout_ms)
 
 
+def request_id_of(frame: Buffer) -> int | None:
+    """The request id of a SUBMIT that may be malformed behind its header; None if this is no such header."""
+    if len(frame) < _SUBMIT.size or frame[0] != VERSION or frame[1] != SUBMIT:
+        return None
+    number: int = _SUBMIT.unpack_from(frame)[5]
+    return number
+
+
 def encode_batch(
     batch_id: int, lengths: Sequence[int], parts: Sequence[Buffer], *, splits: Sequence[int] | None = None
 ) -> bytes:

@@ -1,0 +1,187 @@
+"""How do the tests speak with a real router process? As its supervisor, its workers and its clients, over real sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+
+from orchestrator.plan.model import Bucket, Housekeeping, InstanceName, Plan, PlannedInstance
+from orchestrator.router.spec import RouterSpec
+from orchestrator.status import RouterReport
+from workers import spec as messages
+from workers import wire
+from workers.channel import Lines, encode
+
+DEADLINE_MS = 20_000
+"""No step of a test takes longer; it is here so that a failure ends."""
+
+
+def make_plan(*instances: tuple[str, int, int], policy: str = "by-seqlen", **options: Any) -> Plan:
+    """A plan of instances (name, shortest, longest)."""
+    return Plan(
+        policy=policy,  # type: ignore[arg-type]
+        instances=[
+            PlannedInstance(InstanceName(name), [at], 0, [0], 1, Bucket(low, high), high, [])
+            for at, (name, low, high) in enumerate(instances)
+        ],
+        housekeeping=Housekeeping([0], True, "a test"),
+        unused_cpus=[],
+        warnings=[],
+        **options,
+    )
+
+
+class Worker:
+    """A worker that computes when the test says so: each row is [sum of the ids, length]."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, name: str, incarnation: int, holds: int):
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.ROUTING_ID, f"{name}#{incarnation}".encode())
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVTIMEO, DEADLINE_MS)
+        self.socket.connect(endpoint)
+        self.hello_frame = wire.encode_json(wire.HELLO, wire.Hello(name, incarnation, holds, os.getpid()))
+
+    def hello(self) -> None:
+        self.socket.send(self.hello_frame)
+
+    def take(self) -> wire.Batch:
+        return wire.decode_batch(self.socket.recv())
+
+    def answer(self, batch: wire.Batch) -> None:
+        at, rows = 0, []
+        ids = batch.ids.cast("i")
+        for length in batch.lengths:
+            rows.append(struct.pack("<2f", sum(ids[at : at + length]), length))
+            at += length
+        meta = wire.encode_batch_result(batch.batch_id, [8] * len(rows), width=2, infer_us=100, per_token=False)
+        self.socket.send_multipart((meta, b"".join(rows)))
+
+
+class Client:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVTIMEO, DEADLINE_MS)
+        self.socket.connect(endpoint)
+
+    def submit(self, request_id: int, *sequences: list[int], **options: Any) -> None:
+        ids = b"".join(struct.pack(f"<{len(sequence)}i", *sequence) for sequence in sequences)
+        self.socket.send(wire.encode_submit(request_id, [len(sequence) for sequence in sequences], ids, **options))
+
+    def result(self) -> wire.Result:
+        frames = self.socket.recv_multipart()
+        assert wire.kind_of(frames[0]) == wire.RESULT, wire.decode_refused(frames[0])
+        return wire.decode_result(frames[0], frames[1])
+
+    def refused(self) -> wire.Refused:
+        (frame,) = self.socket.recv_multipart()
+        assert wire.kind_of(frame) == wire.REFUSED
+        return wire.decode_refused(frame)
+
+    def ping(self, token: int = 7) -> int:
+        """The boot number; at the same time proof that all that was sent before has been handled."""
+        self.socket.send(wire.encode_ping(token))
+        echoed, boot = wire.decode_pong(self.socket.recv())
+        assert echoed == token
+        return boot
+
+
+def rows_of(result: wire.Result) -> list[tuple[float, ...]]:
+    return list(struct.iter_unpack("<2f", result.rows))
+
+
+class Router:
+    """A router process and the supervisor's end of its channel."""
+
+    def __init__(self, plan: Plan, folder: Path, stack: ExitStack, *, report_seconds: float = 0.05) -> None:
+        self.front = f"ipc://{folder}/front.sock"
+        self.back = f"ipc://{folder}/back.sock"
+        self._stack = stack
+        self._context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
+        self._lines = Lines()
+        self._early: list[Any] = []
+        spec = RouterSpec(self.front, self.back, plan, {"id": "a model"}, [], report_seconds)
+        ours, theirs = socket.socketpair()
+        ours.settimeout(DEADLINE_MS / 1e3)
+        self.channel = ours
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "orchestrator.router", "--channel", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        stack.callback(self._end)
+        self.send(messages.Start(os.getpid(), msgspec.Raw(msgspec.json.encode(spec))))
+
+    def _end(self) -> None:
+        self.channel.close()
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait(DEADLINE_MS / 1e3)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+    def send(self, message: messages.ToChild) -> None:
+        self.channel.sendall(encode(message))
+
+    def receive(self) -> Any:
+        while not self._early:
+            data = self.channel.recv(1 << 16)
+            if not data:
+                raise EOFError("the router has closed its channel")
+            self._early += [msgspec.json.decode(line, type=messages.FromChild) for line in self._lines.feed(data)]
+        return self._early.pop(0)
+
+    def wait_ready(self) -> messages.Ready:
+        message = self.receive()
+        assert isinstance(message, messages.Ready), message
+        return message
+
+    def wait_for(self, kind: type[Any]) -> Any:
+        """The next message of this kind; passes over reports."""
+        while not isinstance(message := self.receive(), kind):
+            assert isinstance(message, messages.Stats), message
+        return message
+
+    def report_when(self, condition: Callable[[RouterReport], bool]) -> RouterReport:
+        """The first report for which `condition` holds."""
+        while True:
+            report = msgspec.json.decode(self.wait_for(messages.Stats).body, type=RouterReport)
+            if condition(report):
+                return report
+
+    def worker(self, name: str, incarnation: int = 1, *, holds: int = 512) -> Worker:
+        """A worker that has said HELLO."""
+        worker = Worker(self._context, self.back, name, incarnation, holds)
+        self._stack.callback(worker.socket.close)
+        worker.hello()
+        return worker
+
+    def client(self) -> Client:
+        client = Client(self._context, self.front)
+        self._stack.callback(client.socket.close)
+        return client
+
+
+@pytest.fixture
+def start_router(tmp_path: Path) -> Iterator[Callable[..., Router]]:
+    """Starts a router process that is ready; everything ends with the test."""
+    with ExitStack() as stack:
+
+        def start(plan: Plan | None = None, **options: Any) -> Router:
+            router = Router(plan or make_plan(("short-0", 1, 32), ("long-0", 33, 512)), tmp_path, stack, **options)
+            router.wait_ready()
+            return router
+
+        yield start
