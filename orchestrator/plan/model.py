@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NewType
+from typing import NewType
 
 import msgspec
 
+from orchestrator.config.schema import Policy as Policy  # declared once, where the layout file declares it
+
 InstanceName = NewType("InstanceName", str)
-Policy = Literal["by-seqlen", "by-seqlen-strict", "shortest-completion", "least-loaded", "round-robin"]
 
 
 class Bucket(msgspec.Struct, frozen=True):

@@ -1,0 +1,313 @@
+"""Which options has a layout, and what does each of them mean? Pure.
+
+The one declaration of every option: its name, type, bounds, default and help. The loader, the command line and the
+documentation derive from here (`options()`); nothing repeats a default or a bound.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+
+Policy = Literal["by-seqlen", "by-seqlen-strict", "shortest-completion", "least-loaded", "round-robin"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+Engine = Literal["onnxruntime", "openvino"]
+Allowance = Literal["overlap", "smt", "remote-memory"]
+
+VERSION: Final = 1
+"""The layout version that this program reads."""
+
+LONGEST_SEQUENCE: Final = 1 << 20
+MOST_INSTANCES: Final = 1024
+
+CpuList = Annotated[str, Meta(extra={"cpulist": True})]
+"""A kernel CPU list as text (`0-3,8`); the loader has checked its form, not its CPUs."""
+
+
+class Place(Struct, frozen=True):
+    """Where something stands in a file; both count from 1."""
+
+    line: int
+    column: int
+
+
+class Places:
+    """Where each part of a layout stands: `instances[0].cpus` → line 7, column 33.
+
+    All are equal to one another: where a layout says something is no part of what it says.
+    """
+
+    __slots__ = ("_by_path", "file")
+
+    def __init__(self, file: str = "", by_path: Mapping[str, Place] | None = None) -> None:
+        self.file = file
+        self._by_path = dict(by_path or {})
+
+    def of(self, path: str) -> Place | None:
+        """The place of this path, or of the nearest thing around it that the file has."""
+        while path:
+            if (place := self._by_path.get(path)) is not None:
+                return place
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self._by_path.get("")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Places)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return f"Places({self.file!r})"
+
+
+class HousekeepingConfig(Struct, frozen=True, kw_only=True):
+    """Where the supervisor, the router and the gateways run."""
+
+    cpus: Annotated[CpuList, Meta(description='CPUs of the router and the gateways, for example "0,48".')]
+    shared: Annotated[bool, Meta(description="Say that instances may run on these CPUs as well.")] = False
+
+
+class InstanceGroup(Struct, frozen=True, kw_only=True):
+    """One entry of `instances`: replicas that are alike. Entries of the same name are numbered on: short-0, short-1."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$",
+            max_length=40,
+            description="Name of the group; its instances are NAME-0, NAME-1, …",
+            extra={"form": "lower-case letters, digits and single dashes, beginning with a letter"},
+        ),
+    ]
+    replicas: Annotated[int, Meta(ge=1, le=MOST_INSTANCES, description="How many instances of this kind.")] = 1
+    min_seqlen: Annotated[
+        int | None,
+        Meta(ge=1, le=LONGEST_SEQUENCE, description="Shortest sequence it prefers, in tokens; omitted: follows on."),
+    ] = None
+    max_seqlen: Annotated[
+        int | None,
+        Meta(ge=1, le=LONGEST_SEQUENCE, description="Longest sequence it prefers, in tokens; omitted: the limit."),
+    ] = None
+    cores: Annotated[
+        int | None, Meta(ge=1, le=1 << 16, description="Physical cores per instance; the planner chooses which.")
+    ] = None
+    cpus: Annotated[
+        CpuList | None, Meta(description='Exactly these CPUs, for example "24-47"; replicas share them out evenly.')
+    ] = None
+    node: Annotated[int | None, Meta(ge=0, le=1 << 16, description="NUMA node of the cores; omitted: chosen.")] = None
+    membind: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=1 << 16)], ...] | None,
+        Meta(min_length=1, description="NUMA nodes its memory comes from; omitted: the node of its cores."),
+    ] = None
+    threads: Annotated[
+        int | None, Meta(ge=1, le=1 << 16, description="Threads of the engine; omitted: one per physical core.")
+    ] = None
+
+
+class Batching(Struct, frozen=True, kw_only=True):
+    """How much goes into one batch."""
+
+    max_batch_tokens: Annotated[
+        int,
+        Meta(ge=1, le=1 << 24, description="Most tokens in one batch, padding included; a longer sequence goes alone."),
+    ] = 512
+    max_queue_delay_ms: Annotated[
+        float,
+        Meta(ge=0, le=60_000, description="How long a batch may wait for company while an instance is idle."),
+    ] = 0.0
+
+
+class LimitsConfig(Struct, frozen=True, kw_only=True):
+    """What is refused, and when."""
+
+    queue: Annotated[int, Meta(ge=1, le=1 << 24, description="Sequences that may wait in the router; then 429.")] = 1024
+    in_flight: Annotated[int, Meta(ge=1, le=1 << 24, description="Requests at once in one gateway; beyond it 429.")] = (
+        4096
+    )
+    body_mb: Annotated[float, Meta(gt=0, le=1024, description="Largest request body, in MiB; beyond it 413.")] = 8.0
+    batch: Annotated[int, Meta(ge=1, le=1 << 20, description="Most texts in one request; beyond it 413.")] = 256
+    truncate: Annotated[
+        bool, Meta(description="Cut a text that is too long even where the request does not ask for it.")
+    ] = False
+    timeout_ms: Annotated[
+        int, Meta(ge=1, le=86_400_000, description="Deadline of a request that names none, in milliseconds.")
+    ] = 60_000
+
+
+class Layout(Struct, frozen=True, kw_only=True):
+    """A layout file. Everything but `version` may be omitted."""
+
+    version: Annotated[int, Meta(ge=VERSION, le=VERSION, description="Version of the layout format.")]
+    model: Annotated[
+        str | None, Meta(min_length=1, description="Model directory, hub id or synthetic:NAME; omitted: the default.")
+    ] = None
+    task: Annotated[str | None, Meta(min_length=1, description="Task of the model; omitted: what the model says.")] = (
+        None
+    )
+    precision: Annotated[Precision, Meta(description="Precision of the weights and products.")] = "auto"
+    engine: Annotated[Engine, Meta(description="Inference engine.")] = "onnxruntime"
+    policy: Annotated[Policy, Meta(description="How the router chooses an instance for a sequence.")] = "by-seqlen"
+    max_seqlen: Annotated[
+        int | None,
+        Meta(
+            ge=1, le=LONGEST_SEQUENCE, description="Longest sequence that is served, in tokens; omitted: the model's."
+        ),
+    ] = None
+    host: Annotated[str, Meta(min_length=1, description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080
+    gateways: Annotated[
+        int | None, Meta(ge=1, le=256, description="Gateway processes; omitted: one per housekeeping core.")
+    ] = None
+    housekeeping: Annotated[
+        HousekeepingConfig | None, Meta(description="Where router and gateways run; omitted: chosen.")
+    ] = None
+    instances: Annotated[
+        tuple[InstanceGroup, ...],
+        Meta(min_length=1, max_length=MOST_INSTANCES, description="The instances; omitted: chosen."),
+    ] = ()
+    batching: Annotated[Batching, Meta(description="How much goes into one batch.")] = Batching()
+    limits: Annotated[LimitsConfig, Meta(description="What is refused, and when.")] = LimitsConfig()
+    allow: Annotated[
+        tuple[Allowance, ...],
+        Meta(description="Conflicts that are meant: overlap, smt (siblings of one core), remote-memory."),
+    ] = ()
+    places: Places = Places()
+    """Where each part stands in the file; not an option."""
+
+
+class Option(Struct, frozen=True):
+    """One option as documentation and command line see it."""
+
+    name: str
+    """As in the file: `limits.body_mb`, `instances[].cores`."""
+    type: str
+    default: Any
+    """`msgspec.NODEFAULT` where it is required."""
+    help: str
+
+
+def options() -> list[Option]:
+    """Every option of a layout file in the order of the declaration, nested ones after their parent."""
+    return list(_options(Layout, ""))
+
+
+def option(name: str) -> Option:
+    """The option of this name; KeyError if there is none."""
+    for each in options():
+        if each.name == name:
+            return each
+    raise KeyError(name)
+
+
+def layout_max_seqlen(layout: Layout) -> int | None:
+    """The longest sequence that the layout asks for, in tokens: `max_seqlen`, else the largest of its instances.
+
+    None where it leaves that to the model.
+    """
+    if layout.max_seqlen is not None:
+        return layout.max_seqlen
+    lengths = [group.max_seqlen for group in layout.instances]
+    known = [length for length in lengths if length is not None]
+    return max(known) if known and len(known) == len(lengths) else None
+
+
+class FieldType(Struct, frozen=True):
+    """A declared type taken apart: what a value must be, and within which bounds."""
+
+    kind: type
+    """bool, int, float, str, tuple or a Struct."""
+    optional: bool = False
+    choices: tuple[str, ...] = ()
+    item: FieldType | None = None
+    """Of a tuple's elements."""
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    pattern: str | None = None
+    form: str = ""
+    """The pattern in words."""
+    cpulist: bool = False
+    help: str = ""
+
+
+class Declared(Struct, frozen=True):
+    """One field of a struct of this file."""
+
+    name: str
+    type: FieldType
+    required: bool
+    default: Any
+
+
+def declared(struct: type[Struct]) -> list[Declared]:
+    """The options of one struct, in the order of their declaration."""
+    hints = typing.get_type_hints(struct, include_extras=True)
+    return [
+        Declared(
+            name=each.name,
+            type=_take_apart(hints[each.name]),
+            required=each.required,
+            default=each.default_factory() if each.default_factory is not msgspec.NODEFAULT else each.default,
+        )
+        for each in msgspec.structs.fields(struct)
+        if each.name != "places"
+    ]
+
+
+def _take_apart(hint: Any) -> FieldType:
+    if get_origin(hint) is Annotated:
+        inner, *metas = get_args(hint)
+        kind = _take_apart(inner)
+        for meta in metas:
+            extra = meta.extra or {}
+            kind = msgspec.structs.replace(
+                kind,
+                ge=meta.ge if meta.ge is not None else kind.ge,
+                gt=meta.gt if meta.gt is not None else kind.gt,
+                le=meta.le if meta.le is not None else kind.le,
+                min_length=meta.min_length if meta.min_length is not None else kind.min_length,
+                max_length=meta.max_length if meta.max_length is not None else kind.max_length,
+                pattern=meta.pattern or kind.pattern,
+                form=extra.get("form", kind.form),
+                cpulist=extra.get("cpulist", kind.cpulist),
+                help=meta.description or kind.help,
+            )
+        return kind
+    arguments = get_args(hint)
+    if get_origin(hint) is Literal:
+        return FieldType(str, choices=tuple(arguments))
+    if get_origin(hint) is tuple:
+        return FieldType(tuple, item=_take_apart(arguments[0]))
+    if type(None) in arguments:
+        (inner,) = (each for each in arguments if each is not type(None))
+        return msgspec.structs.replace(_take_apart(inner), optional=True)
+    return FieldType(hint)
+
+
+def _options(struct: type[Struct], prefix: str) -> Iterator[Option]:
+    for each in declared(struct):
+        name = f"{prefix}{each.name}"
+        yield Option(name, type_in_words(each.type), each.default, each.type.help)
+        if issubclass(each.type.kind, Struct):
+            yield from _options(each.type.kind, f"{name}.")
+        elif each.type.item is not None and issubclass(each.type.item.kind, Struct):
+            yield from _options(each.type.item.kind, f"{name}[].")
+
+
+def type_in_words(kind: FieldType) -> str:
+    """What a value of this type is, for people: "a whole number", "one of a, b, c"."""
+    if kind.choices:
+        return "one of " + ", ".join(kind.choices)
+    if kind.cpulist:
+        return "a CPU list"
+    if kind.item is not None:
+        return f"a list, each {type_in_words(kind.item)}"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return words.get(kind.kind, "a mapping")
