@@ -16,6 +16,7 @@ import zmq
 
 from orchestrator.client.link import Answered, Declined, Link, Restarted
 from orchestrator.client.texts import Tokens
+from workers import wire
 from workers.wire import RequestId
 
 PING_SECONDS = 0.15
@@ -44,6 +45,7 @@ class Uplink:
         self._timer: asyncio.TimerHandle
         self._next_ping = 0.0
         self._draining = False
+        self._outgoing: list[bytes] = []
 
     def open(self) -> None:
         """Connects; the router need not be there yet."""
@@ -78,10 +80,8 @@ class Uplink:
         )
         future: asyncio.Future[Answered | Declined] = self._loop.create_future()
         self._waiting[request_id] = future
+        self._send(frame)
         try:
-            if not self._send(frame):
-                self.link.cancel(request_id)
-                return Declined(request_id, "queue_full", 1.0, "the router does not read what is sent to it")
             return await future
         except asyncio.CancelledError:
             cancel = self.link.cancel(request_id)
@@ -91,20 +91,37 @@ class Uplink:
         finally:
             del self._waiting[request_id]
 
-    def _send(self, frame: bytes) -> bool:
-        try:
-            self._socket.send(frame, zmq.NOBLOCK)
-        except zmq.Again:
-            self.unsent += 1
-            return False
+    def _send(self, frame: bytes) -> None:
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(frame)
+
+    def _flush(self) -> None:
+        """Sends what the requests of this turn of the loop have left: one wake-up of ZeroMQ's thread for all of them."""
+        frames, self._outgoing = self._outgoing, []
+        if self._socket.closed:
+            return
+        for at, frame in enumerate(frames):
+            try:
+                self._socket.send(frame, zmq.NOBLOCK)
+            except zmq.Again:  # the router has not read for thousands of messages
+                self._unsendable(frames[at:])
+                break
         if not self._draining and int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             self._draining = True
             self._loop.call_soon(self._drain)
-        return True
+
+    def _unsendable(self, frames: list[bytes]) -> None:
+        self.unsent += len(frames)
+        for frame in frames:
+            if wire.kind_of(frame) == wire.SUBMIT:
+                request_id = wire.decode_submit(frame).request_id
+                self.link.cancel(request_id)
+                self._settle(Declined(request_id, "queue_full", 1.0, "the router does not read what is sent to it"))
 
     def _drain(self) -> None:
         """Takes what has come, at most BURST messages; then again right after the loop's other work."""
-        self._draining = True  # resubmissions below must not schedule a second drain
+        self._draining = True
         socket, link = self._socket, self.link
         if socket.closed:
             return
