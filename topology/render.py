@@ -27,6 +27,13 @@ _SHOWN_ISA = 12
 _NARROWEST = 40
 
 
+def summary(machine: Machine, width: int = 80) -> str:
+    """The counts, the nodes and the warnings, without the map: what `orchestrator up` prints."""
+    width = max(width, _NARROWEST)
+    sections = [_wrapped(_headline(machine), width), _nodes_table(machine, width), _warnings(machine, width)]
+    return "\n\n".join("\n".join(section) for section in sections if section)
+
+
 def describe(machine: Machine, width: int = 80, reserved: Collection[int] = ()) -> str:
     """The whole text, lines of at most `width` columns where a single word allows. `reserved`: CPUs to mark as taken."""
     width = max(width, _NARROWEST)
@@ -34,7 +41,7 @@ def describe(machine: Machine, width: int = 80, reserved: Collection[int] = ()) 
         _wrapped(_headline(machine), width),
         _nodes_table(machine, width),
         _map(machine, width, reserved),
-        [line for warning in machine.warnings for line in _wrapped([f"warning: {warning}"], width)],
+        _warnings(machine, width),
     ]
     return "\n\n".join("\n".join(section) for section in sections if section)
 
@@ -45,6 +52,10 @@ def _wrapped(lines: Iterable[str], width: int) -> list[str]:
         for line in lines
         for piece in textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     ]
+
+
+def _warnings(machine: Machine, width: int) -> list[str]:
+    return _wrapped([f"warning: {warning}" for warning in machine.warnings], width)
 
 
 def _headline(machine: Machine) -> list[str]:
