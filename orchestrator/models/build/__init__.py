@@ -1,0 +1,9 @@
+"""How is an architecture written as a graph, from its safetensors?"""
+
+from __future__ import annotations
+
+BUILDER_VERSION = 2
+"""Part of the key of every cached artefact: count it up whenever a graph, its data file or its tokenizer comes out differently."""
+
+OPSET = 18
+"""ai.onnx. 17 has LayerNormalization, 18 the axes of reductions as inputs; onnxruntime 1.14 and OpenVINO 2023 read it."""

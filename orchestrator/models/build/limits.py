@@ -1,0 +1,39 @@
+"""What may a configuration say? The checks that all architectures share. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, NoReturn
+
+import msgspec
+
+from orchestrator.models.build.encoder import ACTIVATIONS, Activation
+from orchestrator.models.errors import ModelError
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
+"""A dimension or a number of things."""
+
+
+def refuse(where: str, field: str, value: str, supported: Iterable[str]) -> NoReturn:
+    raise ModelError(
+        "this model cannot be built",
+        where=where,
+        why=f"{field} is {value}, supported: {', '.join(supported)}",
+        remedy="name a model within these",
+    )
+
+
+def activation(where: str, field: str, value: str) -> Activation:
+    if value not in ACTIVATIONS:
+        refuse(where, field, repr(value), ACTIVATIONS)
+    return ACTIVATIONS[value]
+
+
+def heads_fit(where: str, width: int, heads: int) -> None:
+    if width % heads:
+        raise ModelError(
+            "the configuration contradicts itself",
+            where=where,
+            why=f"a width of {width} cannot be divided among {heads} attention heads",
+            remedy="mend the file, or download the model again",
+        )
