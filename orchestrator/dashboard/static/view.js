@@ -26,7 +26,7 @@ export function setText(node, text) {
 }
 
 export function setAttribute(node, name, value) {
-  if (value === null || value === undefined || value === false) {
+  if (value === null || value === undefined) {
     if (node.hasAttribute(name)) node.removeAttribute(name);
   } else if (node.getAttribute(name) !== String(value)) {
     node.setAttribute(name, String(value));
