@@ -29,7 +29,7 @@ from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.live import Live
 from orchestrator.gateway.reply import Reply
 from orchestrator.gateway.stats import Stats
-from orchestrator.gateway.tasks import embedding
+from orchestrator.gateway.tasks import embedding, features
 from orchestrator.gateway.tokenize import Tokenizing
 from orchestrator.gateway.uplink import Uplink
 
@@ -37,6 +37,7 @@ log = logging.getLogger("gateway")
 
 PATIENCE_SECONDS = 5.0
 """While no instance is ready but one is being started, a request waits this long before it is told to come back later."""
+TASKS = (*embedding.NAMES, *features.NAMES)
 OTHER = "other"
 """The label of requests for paths that are not in the table."""
 
@@ -62,8 +63,8 @@ class App:
     """The HTTP application of one gateway. Needs the running loop; `Server(app.handle)` makes connections for it."""
 
     def __init__(self, served: Served, tokenizing: Tokenizing, uplink: Uplink, live: Live) -> None:
-        if served.model.task not in embedding.NAMES:
-            raise UnknownTask(f"task {served.model.task!r} has no HTTP routes; known are {', '.join(embedding.NAMES)}")
+        if served.model.task not in TASKS:
+            raise UnknownTask(f"task {served.model.task!r} has no HTTP routes; known are {', '.join(TASKS)}")
         self.served = served
         self.stats = Stats()
         self.draining = False

@@ -1,7 +1,7 @@
 """How does Hugging Face Inference shape its requests and answers? POST /predict and POST /. Pure.
 
-`{"inputs": …, "parameters": {…}}` → the task's output. For sentence embeddings a text gives a vector, a list of texts a list of vectors,
-and `{"source_sentence": …, "sentences": […]}` gives the similarities.
+`{"inputs": …, "parameters": {…}}` → the task's output. For sentence embeddings a text gives a vector, a list of texts a list of
+vectors, and `{"source_sentence": …, "sentences": […]}` gives the similarities. For feature extraction each text gives a matrix.
 Source: https://huggingface.co/docs/inference-providers/tasks/feature-extraction and …/tasks/sentence-similarity
 """
 
@@ -14,7 +14,7 @@ from orchestrator.client.texts import Tokens
 from orchestrator.gateway.apis.call import Call, Inputs, Served, call, cut_of, decode, dumps
 from orchestrator.gateway.apis.tei import Direction, check_options, side
 from orchestrator.gateway.errors import Refusal
-from orchestrator.gateway.tasks import embedding
+from orchestrator.gateway.tasks import embedding, features
 
 
 class _Similarity(msgspec.Struct):
@@ -49,11 +49,24 @@ def predict(body: bytes, served: Served) -> Call:
     cut = cut_of(_truncate(parameters), side(parameters.truncation_direction), served)
     inputs = request.inputs
     if isinstance(inputs, _Similarity):
+        embedding.require(served.model.task)
         if not inputs.sentences:
             raise Refusal("unprocessable", "inputs.sentences: is empty; send at least one text")
         texts: list[str | int | list[int]] = [inputs.source_sentence, *inputs.sentences]
         return call(texts, "inputs.sentences", cut, lambda answer, _: dumps(embedding.similarities(answer)), served)
     single = isinstance(inputs, str) or (bool(inputs) and isinstance(inputs[0], int))
+
+    if served.model.task in features.NAMES:
+        if dimensions is not None:
+            raise Refusal(
+                "unprocessable", "parameters.dimensions: is for embeddings of texts, this model gives features"
+            )
+
+        def matrices(answer: Answered, _: Tokens) -> bytes:
+            arrays = features.nested(answer)
+            return dumps(arrays[0] if single else arrays)
+
+        return call(inputs, "inputs", cut, matrices, served)
 
     def render(answer: Answered, _: Tokens) -> bytes:
         rows = embedding.vectors(answer, dimensions)

@@ -34,6 +34,7 @@ _embeddings = msgspec.json.Decoder(_Embeddings)
 
 def embeddings(body: bytes, served: Served) -> Call:
     """POST /v1/embeddings."""
+    embedding.require(served.model.task)
     request = decode(_embeddings, body)
     dimensions = embedding.check_dimensions(request.dimensions, served.model.dimensions)
     base64 = request.encoding_format == "base64"

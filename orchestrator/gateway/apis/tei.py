@@ -41,6 +41,7 @@ _tokenize = msgspec.json.Decoder(_Tokenize)
 
 def embed(body: bytes, served: Served) -> Call:
     """POST /embed: one vector per input, always a list of vectors."""
+    embedding.require(served.model.task)
     request = decode(_embed, body)
     check_options(request.normalize, request.prompt_name)
     dimensions = embedding.check_dimensions(request.dimensions, served.model.dimensions)
@@ -89,7 +90,7 @@ def info(served: Served) -> bytes:
             "model_id": model.id,
             "model_sha": model.digest,
             "model_dtype": {"fp32": "float32", "bf16": "bfloat16"}.get(model.precision, model.precision),
-            "model_type": {"embedding": {}},
+            "model_type": {"embedding" if model.task in embedding.NAMES else model.task: {}},
             "max_concurrent_requests": limits.in_flight,
             "max_input_length": model.max_seqlen,
             "max_client_batch_size": limits.batch,

@@ -10,10 +10,17 @@ import numpy.typing as npt
 from orchestrator.client.link import Answered
 from orchestrator.gateway.errors import Refusal
 
-NAMES = ("embedding", "embeddings", "embed", "sentence-embedding", "feature-extraction", "sentence-similarity")
-"""The words for this task among those who have one."""
+NAMES = ("sentence-embedding",)
 
 Matrix = npt.NDArray[np.float32]
+
+
+def require(task: str) -> None:
+    """The routes that give one vector per text need a model that does."""
+    if task not in NAMES:
+        raise Refusal(
+            "unprocessable", f"this model's task is {task}, it gives no embeddings of texts; use POST /predict"
+        )
 
 
 def vectors(answer: Answered, dimensions: int | None) -> Matrix:

@@ -54,7 +54,7 @@ def model_folder() -> Path:
 
 MODEL = ModelStatus(
     id="sentence-transformers/all-MiniLM-L6-v2",
-    task="embedding",
+    task="sentence-embedding",
     architecture="bert",
     precision="fp32",
     engine="onnxruntime",
