@@ -48,6 +48,8 @@ Parse = Callable[[bytes, Served], Call]
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """The body as the route's type. Refusal (400) says at which field it is not."""
     try:
+        if not body.isascii():
+            body.decode()  # the decoder does not look into fields that it skips
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise Refusal("malformed", f"body: {error}") from None
