@@ -19,6 +19,7 @@ from orchestrator.config.cores import (
 )
 from orchestrator.config.problem import Problem
 from orchestrator.config.schema import InstanceGroup, Layout
+from orchestrator.config.words import cpus_in_words, nodes_in_words
 from topology.cpuset import format_cpulist, parse_cpulist
 from topology.model import Machine
 
@@ -71,7 +72,7 @@ class _Check:
         for index, group, replicas in self.explicit:
             both = wanted & {cpu for cpus in replicas for cpu in cpus}
             if both:
-                what = f"{_cpus(both)} also {_belongs(both)} to {_entry(index, group)}"
+                what = f"{cpus_in_words(both)} also {_belongs(both)} to {_entry(index, group)}"
                 why = "router and gateways would interrupt its threads"
                 yield self.problem("housekeeping.cpus", what, why, "move one of the two, or say `shared: true` here")
 
@@ -83,18 +84,20 @@ class _Check:
         absent = wanted - self.cpus.keys()
         if absent:
             why = f"this machine has {format_cpulist(self.cpus)}"
-            yield self.problem(where, f"{_cpus(absent)} {_do(absent)} not exist", why, "see `orchestrator topology`")
+            yield self.problem(
+                where, f"{cpus_in_words(absent)} {_do(absent)} not exist", why, "see `orchestrator topology`"
+            )
         offline = {cpu for cpu in wanted - absent if not self.cpus[cpu].online}
         if offline:
             next_ = "bring them online (/sys/devices/system/cpu/cpuN/online), or leave them out"
-            yield self.problem(where, f"{_cpus(offline)} {_is(offline)} offline", "", next_)
+            yield self.problem(where, f"{cpus_in_words(offline)} {_is(offline)} offline", "", next_)
         reasons: dict[str, set[int]] = defaultdict(set)
         for cpu in wanted - absent - offline:
             if not self.cpus[cpu].allowed:
                 reasons[self.cpus[cpu].why_not or "the affinity or the cgroup of this process excludes it"].add(cpu)
         for why, refused in sorted(reasons.items()):
             next_ = "widen the cpuset or affinity, or leave them out"
-            yield self.problem(where, f"{_cpus(refused)} may not be used by this process", why, next_)
+            yield self.problem(where, f"{cpus_in_words(refused)} may not be used by this process", why, next_)
 
     def overlap(self) -> Iterator[Problem]:
         if "overlap" in self.layout.allow:
@@ -102,7 +105,9 @@ class _Check:
         for (first, group, mine), (second, other, theirs) in combinations(self.explicit, 2):
             both = {cpu for cpus in mine for cpu in cpus} & {cpu for cpus in theirs for cpu in cpus}
             if both:
-                what = f"{_cpus(both)} of {_entry(second, other)} also {_belongs(both)} to {_entry(first, group)}"
+                what = (
+                    f"{cpus_in_words(both)} of {_entry(second, other)} also {_belongs(both)} to {_entry(first, group)}"
+                )
                 next_ = "give each instance its own, or say `allow: [overlap]`"
                 yield self.problem(f"instances[{second}].cpus", what, "their threads would take turns", next_)
 
@@ -146,20 +151,18 @@ class _Check:
                 for cpus in share_cpus(group, self.machine):
                     nodes = {self.cpus[cpu].node for cpu in cpus if cpu in self.cpus and self.cpus[cpu].online}
                     if len(nodes) > 1:
-                        what = f"{_cpus(set(cpus))} lie on {_nodes({n for n in nodes if n is not None})}"
+                        what = f"{cpus_in_words(set(cpus))} lie on {nodes_in_words(n for n in nodes if n is not None)}"
                         yield self.problem(f"{where}.cpus", what, "some of its memory would be remote", next_)
                         break
             if group.node is not None and homes and homes != {group.node} and group.node in self.nodes:
-                what = (
-                    f"{_cpus(parse_cpulist(group.cpus or ''))} lie on {_nodes(homes)}, the entry says node {group.node}"
-                )
+                what = f"{cpus_in_words(parse_cpulist(group.cpus or ''))} lie on {nodes_in_words(homes)}, the entry says node {group.node}"
                 yield self.problem(f"{where}.node", what, "", "correct one of the two, or say `allow: [remote-memory]`")
             elif group.node is not None:
                 homes = {group.node} & self.nodes.keys()
             far = set(group.membind or ()) - homes
             local = [node for node in homes if has_usable_memory(self.nodes.get(node))]
             if far and local:  # cores of a node without memory take it from elsewhere anyway
-                what = f"memory on {_nodes(far)}, cores on {_nodes(homes)}"
+                what = f"memory on {nodes_in_words(far)}, cores on {nodes_in_words(homes)}"
                 yield self.problem(f"{where}.membind", what, "every access would cross between nodes", next_)
 
     def homes(self, group: InstanceGroup) -> set[int]:
@@ -256,14 +259,6 @@ def wanted_home(group: InstanceGroup, machine: Machine) -> int | None:
 
 def _entry(index: int, group: InstanceGroup) -> str:
     return f'instances[{index}] ("{group.name}")'
-
-
-def _cpus(numbers: set[int] | frozenset[int]) -> str:
-    return f"{'CPU' if len(numbers) == 1 else 'CPUs'} {format_cpulist(numbers)}"
-
-
-def _nodes(numbers: set[int]) -> str:
-    return f"{'node' if len(numbers) == 1 else 'nodes'} {format_cpulist(numbers)}"
 
 
 def _belongs(numbers: set[int] | frozenset[int]) -> str:

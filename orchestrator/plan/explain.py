@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from orchestrator.config.words import cpus_in_words
 from orchestrator.plan.model import Plan, PlannedInstance
 from orchestrator.plan.solve import Decision
 from topology.cpuset import format_cpulist
@@ -18,9 +19,9 @@ def table(plan: Plan) -> str:
     lines += [f"  {line}" for line in _columns(rows)]
     house = plan.housekeeping
     shared = ", shared with instances" if house.shared and "shared" not in house.reason else ""
-    lines += ["", f"housekeeping: CPUs {format_cpulist(house.cpus)}{shared}; {house.reason}"]
+    lines += ["", f"housekeeping: {cpus_in_words(house.cpus)}{shared}; {house.reason}"]
     if plan.unused_cpus:
-        lines.append(f"unused: CPUs {format_cpulist(plan.unused_cpus)}; `plan --why-not CPU` says why")
+        lines.append(f"unused: {cpus_in_words(plan.unused_cpus)}; `plan --why-not CPU` says why")
     lines += ["", "reasons"]
     lines += [f"  {instance.name}: {'; '.join(instance.reasons)}" for instance in plan.instances]
     lines += [f"warning: {warning}" for warning in plan.warnings]
@@ -77,7 +78,7 @@ def _why_not_node(decision: Decision, machine: Machine, number: int) -> str:
         if cpu in decision.why:
             by_reason.setdefault(decision.why[cpu], []).append(cpu)
     prefix = "besides, " if here else f"node {number} has no instance: "
-    lines += [f"{prefix}CPUs {format_cpulist(cpus)}: {reason}" for reason, cpus in by_reason.items()]
+    lines += [f"{prefix}{cpus_in_words(cpus)}: {reason}" for reason, cpus in by_reason.items()]
     return "\n".join(lines)
 
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from orchestrator.config.check import wanted_home
 from orchestrator.config.cores import Core, has_usable_memory, nodes_by_id, share_cpus
 from orchestrator.config.schema import InstanceGroup, Layout
+from orchestrator.config.words import cpus_in_words
 from orchestrator.plan import cost
 from orchestrator.plan.buckets import layout_buckets
 from orchestrator.plan.housekeeping import UNSETTLED, Kept, keep, keep_house, reserve
 from orchestrator.plan.model import Bucket, PlanError, Policy
 from orchestrator.plan.placed import Placed
-from topology.cpuset import format_cpulist
 from topology.model import Machine
 
 
@@ -96,7 +96,7 @@ def _place(
         return (keep(left, len(kept.cores), left_free)[0] if left else UNSETTLED), placed, []
     both = [core.pu for core in kept.cores if core.core in taken]
     warning = (
-        f"housekeeping shares CPUs {format_cpulist(both)} with instances: "
+        f"housekeeping shares {cpus_in_words(both)} with instances: "
         f"{demand} cores are wanted and {len(free) - len(kept.cores)} are free without them"
     )
     return Kept(kept.cpus, (), kept.reason), placed, [warning]
@@ -181,7 +181,7 @@ def _explicit(wanted: _Wanted, by_pu: dict[int, Core]) -> Placed:
         node=nodes.most_common(1)[0][0],
         membind=_membind(wanted, set(nodes)),
         threads=wanted.group.threads or len(cores),
-        reasons=(*_lengths(wanted), f"CPUs {format_cpulist(cpus)}: the layout names them"),
+        reasons=(*_lengths(wanted), f"{cpus_in_words(cpus)}: the layout names them"),
     )
 
 

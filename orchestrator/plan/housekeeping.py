@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from orchestrator.config.cores import Core, core_id
 from orchestrator.config.schema import HousekeepingConfig
+from orchestrator.config.words import cpus_in_words
 from orchestrator.plan import cost
 from orchestrator.plan.placed import Placed
-from topology.cpuset import format_cpulist, parse_cpulist
+from topology.cpuset import parse_cpulist
 from topology.model import Machine
 
 
@@ -104,6 +105,6 @@ def _as_configured(
         return Kept(tuple(sorted(cpus)), (), reason), tuple(pool)
     if len(rest) >= wanted:
         return Kept(tuple(sorted(cpus)), own, reason), rest
-    both = format_cpulist(core.pu for core in own)
-    warning = f"housekeeping shares CPUs {both} with instances: without them {len(rest)} cores are left for {wanted}"
+    both = cpus_in_words(core.pu for core in own)
+    warning = f"housekeeping shares {both} with instances: without them {len(rest)} cores are left for {wanted}"
     return Kept(tuple(sorted(cpus)), (), reason, (warning,)), tuple(pool)

@@ -5,8 +5,8 @@ Theory of operation
 A *region* is the cores of one kind on one node; an instance lies inside a region. A region is a row of last-level cache
 *domains*. Instances come as a row of weights, ordered by the lengths they serve, and both rows are cut in order, so that
 neighbours in length are neighbours on the machine:
-- regions take runs of instances: in number in proportion to their cores where there are two for each or more (then all
-  instances are about as large), else by weight, so that a few keep the shares they were given;
+- regions take runs of instances: where there are more than three for two regions, in number in proportion to their cores,
+  so that all are about as large; else by weight, so that the few keep the shares they were given;
 - in a region with at least as many instances as domains, each domain takes a run of instances;
 - with fewer, each instance takes a run of whole domains, so that no domain is shared by two.
 Cutting is greedy: each part takes the run that comes nearest to its share of what is left, within what leaves enough for
@@ -43,7 +43,7 @@ class Region:
 
 
 def regions_of(cores: Sequence[Core], nodes_with_memory: frozenset[int]) -> list[Region]:
-    """The regions of these cores, in the order of their first PU; domains and cores in that order too."""
+    """The regions of these cores, by node; domains and cores in the order of their first PU."""
     grouped: dict[tuple[int | None, CoreKind | None], dict[int | None, list[Core]]] = {}
     for core in sorted(cores, key=lambda each: each.pu):
         grouped.setdefault((core.node, core.kind), {}).setdefault(core.llc, []).append(core)
@@ -54,7 +54,7 @@ def regions_of(cores: Sequence[Core], nodes_with_memory: frozenset[int]) -> list
             local_memory=node is None or node in nodes_with_memory,
             domains=tuple(tuple(domain) for domain in by_llc.values()),
         )
-        for (node, kind), by_llc in grouped.items()
+        for (node, kind), by_llc in sorted(grouped.items(), key=lambda each: -1 if each[0][0] is None else each[0][0])
     ]
 
 
@@ -71,7 +71,7 @@ def best_regions(regions: Sequence[Region], count: int) -> list[Region]:
 
 def counts_of(weights: Sequence[float], sizes: Sequence[int]) -> list[int]:
     """How many of the instances, in order, each region takes. Same conditions as `runs`."""
-    if len(weights) < 2 * len(sizes):
+    if 2 * len(weights) <= 3 * len(sizes):
         return runs(weights, sizes)
     counts = whole_shares(len(weights), sizes)
     for index, size in enumerate(sizes):  # a region has no more instances than cores

@@ -20,14 +20,16 @@ import msgspec
 from orchestrator.config.check import check_layout
 from orchestrator.config.cores import Core, has_usable_memory, nearest_memory, nodes_by_id, usable_cores
 from orchestrator.config.schema import Batching, Layout, LimitsConfig, layout_max_seqlen
+from orchestrator.config.words import counted, cpus_in_words, nodes_in_words
 from orchestrator.plan import cost
 from orchestrator.plan.buckets import Slot, slots
 from orchestrator.plan.fixed import place_layout
 from orchestrator.plan.housekeeping import Kept, keep_house, reserve
 from orchestrator.plan.model import Housekeeping, InstanceName, Plan, PlanError, PlannedInstance, Policy
 from orchestrator.plan.placed import Placed
-from orchestrator.plan.regions import Region, best_first, best_regions, counts_of, divide, regions_of
-from topology.cpuset import format_cpulist, parse_cpulist
+from orchestrator.plan.pool import budget, narrowed, within_quota
+from orchestrator.plan.regions import Region, best_regions, counts_of, divide, regions_of
+from topology.cpuset import parse_cpulist
 from topology.model import Machine
 
 DEFAULT_MAX_SEQLEN = 512
@@ -119,13 +121,13 @@ def _chosen(
     wanted = request.instances
     if wanted is not None and wanted < 1:
         raise PlanError(f"cannot plan {wanted} instances; ask for 1 or more, or auto")
-    most = _budget(machine, len(cores))
+    most = budget(machine, len(cores))
     if wanted is not None and wanted > most:
         raise PlanError(_too_many(machine, wanted, len(cores), most, why))
     warnings: list[str] = []
     with_memory = frozenset(node.node for node in machine.nodes if has_usable_memory(node))
-    pool = _narrowed(cores, wanted or 1, most, why, warnings)
-    pool = _within_quota(machine, pool, most, with_memory, why)
+    pool = narrowed(cores, wanted or 1, most, why, warnings)
+    pool = within_quota(machine, pool, most, with_memory, why)
     config = request.layout.housekeeping if request.layout is not None else None
     kept, pool = reserve(machine, cores, pool, wanted or 1, most, config)
     regions = regions_of(pool, with_memory)
@@ -133,18 +135,17 @@ def _chosen(
         domain = max(len(domain) for region in regions for domain in region.domains)
         size = cost.instance_size(len(pool) + len(kept.cores), domain)
         count = min(cost.instance_count([region.size for region in regions], size), len(pool))
-        how = f"count chosen: instances of about {size} {'core' if size == 1 else 'cores'} on {len(pool)}"
+        how = f"count chosen: instances of about {counted(size, 'core')} on {len(pool)}"
     else:
         count, how = wanted, f"count asked for: {wanted}"
     if count < len(regions):
         used = best_regions(regions, count)
         for region in regions:
             if not any(region is each for each in used):
-                reason = (
-                    f"{_there(region)} has no instance: there are {count} for {len(regions)} nodes, and none crosses"
-                )
-                why.update({core.pu: reason for core in region.cores})
-                warnings.append(f"{region.size} cores idle: {reason}; ask for {len(regions)} instances or more")
+                few = f"{counted(count, 'instance')} for {len(regions)} nodes, and none crosses nodes"
+                why.update({core.pu: few for core in region.cores})
+                idle = f"{counted(region.size, 'core')} of {_there(region)} idle"
+                warnings.append(f"{idle}: {few}; ask for {len(regions)} instances or more")
         regions = used
     placed = _cut(regions, slots(count, policy, limit), how)
     return placed, keep_house(kept, placed, most if machine.quota_cpus is not None else None), warnings
@@ -176,50 +177,6 @@ def _cut(regions: Sequence[Region], wanted: Sequence[Slot], how: str) -> list[Pl
                 )
             )
     return placed
-
-
-def _narrowed(
-    cores: Sequence[Core], wanted: int, most: int, why: dict[int, str], warnings: list[str]
-) -> tuple[Core, ...]:
-    """Isolated cores only, where the administrator meant that; performance cores only, where they suffice."""
-    pool = tuple(cores)
-    isolated = tuple(core for core in pool if core.isolated)
-    if len(isolated) >= wanted and len(pool) > len(isolated) >= len(pool) / 2:
-        reason = "not isolated: left to the system, since the administrator isolated other cores for work like this"
-        why.update({core.pu: reason for core in pool if not core.isolated})
-        pool = isolated
-    fast = tuple(core for core in pool if core.kind != "efficiency")
-    if wanted <= len(fast) < len(pool):
-        reason = "an efficiency core: an instance that mixes kinds waits for its slowest thread"
-        slow = [core for core in pool if core.kind == "efficiency"]
-        why.update({core.pu: reason for core in slow})
-        if most > len(fast):
-            warnings.append(
-                f"{len(slow)} efficiency cores (CPUs {format_cpulist(core.pu for core in slow)}) have no instance; "
-                "a layout file can give them one of their own"
-            )
-        pool = fast
-    return pool
-
-
-def _within_quota(
-    machine: Machine, pool: Sequence[Core], most: int, with_memory: frozenset[int], why: dict[int, str]
-) -> tuple[Core, ...]:
-    """No more cores than the CFS quota pays for, from as few nodes and cache domains as possible."""
-    if len(pool) <= most:
-        return tuple(pool)
-    ranked: list[Core] = []
-    for region in best_first(regions_of(pool, with_memory)):
-        for domain in sorted(region.domains, key=len, reverse=True):
-            ranked.extend(domain)
-    reason = f"the cgroup's CPU quota of {machine.quota_cpus:g} pays for {most} {'core' if most == 1 else 'cores'}"
-    why.update({core.pu: reason for core in ranked[most:]})
-    return tuple(sorted(ranked[:most], key=lambda core: core.pu))
-
-
-def _budget(machine: Machine, cores: int) -> int:
-    """How many cores may be busy at once: the floor of the quota, at least one."""
-    return cores if machine.quota_cpus is None else max(1, min(cores, int(machine.quota_cpus)))
 
 
 def _instances(machine: Machine, placed: Sequence[Placed], limit: int) -> tuple[list[PlannedInstance], list[str]]:
@@ -259,13 +216,13 @@ def _explain_the_rest(cores: Sequence[Core], placed: Sequence[Placed], kept: Kep
                     f"SMT sibling on a core of {owner[core.core]}: idle, so that its thread has the core to itself"
                 )
             else:
-                why[cpu] = reason if cpu == core.pu else f"SMT sibling of CPU {core.pu}: {reason}"
+                why[cpu] = reason if cpu == core.pu else f"SMT sibling on a core without an instance: {reason}"
 
 
 def _memory(machine: Machine, placed: Placed) -> tuple[list[int], str, str]:
     """The nodes of its memory, the reason, and a warning where they are not the nodes of its cores."""
     if placed.membind is not None:
-        return sorted(placed.membind), f"memory on {_nodes(placed.membind)}: the layout says so", ""
+        return sorted(placed.membind), f"memory on {nodes_in_words(placed.membind)}: the layout says so", ""
     homes = sorted({core.node for core in placed.cores if core.node is not None})
     if not homes:
         return [], "no memory binding: this kernel names no NUMA nodes", ""
@@ -275,14 +232,14 @@ def _memory(machine: Machine, placed: Placed) -> tuple[list[int], str, str]:
         none = "no memory binding: no node has memory that this process may bind to"
         return [], none, f"{placed.name}: {none}"
     if set(nodes) == set(homes):
-        return nodes, f"memory on {_nodes(nodes)}, where its cores are", ""
+        return nodes, f"memory on {nodes_in_words(nodes)}, where its cores are", ""
     known = nodes_by_id(machine)
     away = next(home for home in homes if found[home] != home)
     lack = (
         "has no memory" if away not in known or not known[away].has_memory else "has memory that may not be used here"
     )
-    reason = f"memory on {_nodes(nodes)}: node {away} {lack}, and that is the nearest"
-    return nodes, reason, f"node {away} {lack}: instances there take it from {_nodes(nodes)}"
+    reason = f"memory on {nodes_in_words(nodes)}: node {away} {lack}, and that is the nearest"
+    return nodes, reason, f"node {away} {lack}: instances there take it from {nodes_in_words(nodes)}"
 
 
 def _core_reasons(placed: Placed) -> list[str]:
@@ -294,12 +251,10 @@ def _core_reasons(placed: Placed) -> list[str]:
         reasons.append(f"its cores span {len(domains)} last-level cache domains: no single one is large enough")
     foreign = sorted(cpu for core in placed.cores for cpu in core.foreign)
     if foreign:
-        reasons.append(
-            f"siblings of its cores that are not ours (others may run there): CPUs {format_cpulist(foreign)}"
-        )
+        reasons.append(f"siblings of its cores that are not ours (others may run there): {cpus_in_words(foreign)}")
     if any(core.isolated for core in placed.cores):
-        isolated = format_cpulist(core.pu for core in placed.cores if core.isolated)
-        reasons.append(f"isolated from the scheduler: CPUs {isolated}")
+        isolated = cpus_in_words(core.pu for core in placed.cores if core.isolated)
+        reasons.append(f"isolated from the scheduler: {isolated}")
     return reasons
 
 
@@ -317,7 +272,7 @@ def _refuse_conflicts(layout: Layout, machine: Machine, request: PlanRequest) ->
         named = [cpu for cpu in sorted(request.taken) if group.cpus is not None and cpu in parse_cpulist(group.cpus)]
         if named:
             where = f'instances[{index}] ("{group.name}")'
-            raise PlanError(f"{where}: CPUs {format_cpulist(named)} belong to {request.taken[named[0]]}; name others")
+            raise PlanError(f"{where}: {cpus_in_words(named)} belong to {request.taken[named[0]]}; name others")
 
 
 def _not_usable(machine: Machine, taken: dict[int, str]) -> dict[int, str]:
@@ -338,9 +293,7 @@ def _too_many(machine: Machine, wanted: int, cores: int, most: int, why: dict[in
         next_ = f"ask for at most {most}, or raise the quota (cpu.max)"
     else:
         smt = " (SMT siblings share a core and do not count)" if machine.smt > 1 else ""
-        limit = (
-            f"this process may use {cores} physical {'core' if cores == 1 else 'cores'}{smt}{_left_out(machine, why)}"
-        )
+        limit = f"this process may use {counted(cores, 'physical core')}{smt}{_left_out(machine, why)}"
         next_ = f"ask for at most {most}"
     return f"cannot place {wanted} instances, each on a core of its own: {limit}; {next_}"
 
@@ -350,14 +303,10 @@ def _left_out(machine: Machine, why: dict[int, str]) -> str:
     for cpu in machine.cpus:
         if cpu.cpu in why:
             by_reason.setdefault(why[cpu.cpu], []).append(cpu.cpu)
-    said = [f"CPUs {format_cpulist(cpus)}: {reason}" for reason, cpus in by_reason.items()]
+    said = [f"{cpus_in_words(cpus)}: {reason}" for reason, cpus in by_reason.items()]
     return f"; left out: {'; '.join(said)}" if said else ""
 
 
 def _there(region: Region) -> str:
     kind = f", {region.kind} cores" if region.kind is not None else ""
     return f"node {region.node}{kind}" if region.node is not None else f"the machine{kind}"
-
-
-def _nodes(numbers: Sequence[int]) -> str:
-    return f"{'node' if len(numbers) == 1 else 'nodes'} {format_cpulist(numbers)}"
