@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +39,8 @@ class TreeBuilder:
     names: tuple[str, ...] = ("new", "old")
     distances: dict[int, list[int]] = field(default_factory=dict)
     memory_kb: dict[int, int] = field(default_factory=dict)
-    _groups: dict[object, dict[object, set[int]]] = field(default_factory=dict)
+    _groups: dict[object, dict[object, frozenset[int]]] = field(default_factory=dict)
+    _texts: dict[frozenset[int], tuple[str, str]] = field(default_factory=dict)
 
     def files(self) -> dict[str, str]:
         self._groups.clear()
@@ -107,22 +108,24 @@ class TreeBuilder:
             if node in self.distances:
                 files[f"{NODE}/node{node}/distance"] = " ".join(map(str, self.distances[node])) + "\n"
 
-    def _alike(self, online: set[int], key: Callable[[Thread], object], thread: Thread) -> set[int]:
-        signature = (key.__code__, len(online))
-        if signature not in self._groups:
-            groups: dict[object, set[int]] = {}
+    def _alike(self, online: set[int], key: Callable[[Thread], object], thread: Thread) -> frozenset[int]:
+        groups = self._groups.get(key.__code__)
+        if groups is None:
+            members: dict[object, set[int]] = {}
             for cpu in online:
-                groups.setdefault(key(self.threads[cpu]), set()).add(cpu)
-            self._groups[signature] = groups
-        return self._groups[signature][key(thread)]
+                members.setdefault(key(self.threads[cpu]), set()).add(cpu)
+            groups = self._groups[key.__code__] = {value: frozenset(cpus) for value, cpus in members.items()}
+        return groups[key(thread)]
 
     def _pair(
-        self, files: dict[str, str], path: str, cpus: Iterable[int], *, mask: str = "", listed: str = "_list"
+        self, files: dict[str, str], path: str, cpus: frozenset[int], *, mask: str = "", listed: str = "_list"
     ) -> None:
+        if cpus not in self._texts:
+            self._texts[cpus] = (format_cpulist(cpus) + "\n", format_mask(cpus) + "\n")
         if "list" in self.forms:
-            files[f"{path}{listed}"] = format_cpulist(cpus) + "\n"
+            files[f"{path}{listed}"] = self._texts[cpus][0]
         if "mask" in self.forms:
-            files[f"{path}{mask}"] = format_mask(cpus) + "\n"
+            files[f"{path}{mask}"] = self._texts[cpus][1]
 
 
 def _two_sockets(cores: int = 4, threads: int = 2, **options: object) -> TreeBuilder:
