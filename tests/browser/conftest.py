@@ -44,6 +44,8 @@ CHROMIUM_ARGS = [
     "--disable-sync",
 ]
 DEADLINE_SECONDS = 20.0
+BEHIND_A_PROXY = "/behind/a/proxy"
+"""Where the simulation serves everything a second time, as under a proxy that adds a prefix."""
 BEGIN = 1_750_000_020.0
 """Seconds since the epoch of the first simulated document."""
 
@@ -171,10 +173,11 @@ class Simulation:
                 body=found.body, headers={**assets.HEADERS, "Content-Type": found.content_type, "ETag": found.etag}
             )
 
-        app.router.add_get("/dashboard", asset)
-        app.router.add_get("/dashboard/{name}", asset)
-        app.router.add_get("/api/state", self._state)
-        app.router.add_get("/api/stream", self._stream)
+        for prefix in ("", BEHIND_A_PROXY):
+            app.router.add_get(f"{prefix}/dashboard", asset)
+            app.router.add_get(f"{prefix}/dashboard/{{name}}", asset)
+            app.router.add_get(f"{prefix}/api/state", self._state)
+            app.router.add_get(f"{prefix}/api/stream", self._stream)
         self.runner = web.AppRunner(app, shutdown_timeout=1.0)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", 0)

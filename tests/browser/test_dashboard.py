@@ -225,6 +225,19 @@ def test_the_table_has_a_row_per_instance_with_its_placement_and_figures(
     expect(page.get_by_role("rowheader", name="long-0")).to_have_count(1)
 
 
+def test_a_bucket_with_replicas_never_fills_its_bar_while_another_waits_longer(
+    page: Page, simulation: Any, scenarios: Any
+) -> None:
+    status = scenarios.large(0)
+    for one in status.instances:
+        one.bucket, one.queue_depth = Bucket(min=1, max=32), 10
+    status.instances[0].bucket, status.instances[0].queue_depth = Bucket(min=33, max=512), 35
+    watch(page, simulation, status)
+    fills = page.locator("#queues .fill")
+    expect(fills.nth(0)).to_have_attribute("style", re.compile("width: 100%"))
+    expect(fills.nth(1)).to_have_attribute("style", re.compile("width: 50%"))
+
+
 def test_a_queue_bar_grows_with_the_queue_on_one_scale_for_all(page: Page, simulation: Any, scenarios: Any) -> None:
     status = scenarios.two(0)
     status.instances[0].queue_depth, status.instances[1].queue_depth = 200, 50
@@ -494,6 +507,16 @@ def test_cpus_of_unknown_place_are_shown_as_such(page: Page, simulation: Any, sc
     expect(unknown.locator(".pu")).to_have_text("1")
 
 
+def test_a_cpu_whose_user_is_no_instance_of_the_document_has_the_colour_of_none(
+    page: Page, simulation: Any, scenarios: Any
+) -> None:
+    status = scenarios.two(0)
+    status.machine.cpus[1] = msgspec.structs.replace(status.machine.cpus[1], used_by="gone-0")
+    watch(page, simulation, status)
+    expect(page.locator('#map .run[data-owner="gone-0"]')).to_contain_text("● unknown")
+    expect(page.locator('#map .pu[data-cpu="1"]')).to_have_class("pu")
+
+
 def test_hostile_names_stay_text(page: Page, simulation: Any, scenarios: Any) -> None:
     hostile = "<img src=x onerror=\"document.title='taken'\"><script>window.taken = 1</script>"
     status = scenarios.two(0, warnings=[hostile], endpoint=f"javascript:{hostile}")
@@ -541,6 +564,28 @@ def test_the_policy_refuses_inline_script_and_parsed_markup(
         }"""
     )
     assert outcome == "TypeError"
+
+
+def test_the_page_works_behind_a_proxy_that_adds_a_prefix(page: Page, simulation: Any, scenarios: Any) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    simulation.push(scenarios.two(0))
+    page.goto(f"{simulation.url}/behind/a/proxy/dashboard")
+    expect(page.locator("body")).to_have_attribute("data-feed", "live")
+    assert [url for url in asked if not url.startswith(f"{simulation.url}/behind/a/proxy/")] == []
+
+
+def test_a_fault_of_the_page_itself_is_shown_and_does_not_look_like_a_quiet_system(
+    page: Page, simulation: Any, scenarios: Any, console: Any
+) -> None:
+    console.expect("TypeError")
+    watch(page, simulation, scenarios.two(0))
+    strange = msgspec.json.decode(msgspec.json.encode(scenarios.two(1)))
+    del strange["instances"][0]["latency_ms"]
+    simulation.push_text(msgspec.json.encode(strange))
+    expect(page.locator("#banner")).to_contain_text("This page failed to draw the state.")
+    simulation.push(scenarios.two(2))
+    expect(page.locator("#banner")).to_be_hidden()
 
 
 @pytest.mark.parametrize("width", [360, 390, 768, 1024, 1600])

@@ -129,11 +129,10 @@ function showProblems(grown) {
   document.title = `${level === "bad" ? "✖ " : level === "warn" ? "▲ " : ""}${status.state} · ${status.model.id} · orchestrator`;
 }
 
-/** Outermost frame of every drawing: a fault of this page must not look like a quiet system. */
-function show() {
-  if (!status || document.hidden) return;
+/** Outermost frame of all that is done with a document: a fault of this page must not look like a quiet system. */
+function guarded(work) {
   try {
-    draw();
+    work();
     fault = null;
   } catch (error) {
     console.error(error);
@@ -143,6 +142,7 @@ function show() {
 }
 
 function draw() {
+  if (!status || document.hidden) return;
   const grown = history.increases();
   const deepest = history.deepestQueues();
   showHeader();
@@ -160,11 +160,13 @@ const feed = new Feed({
   stateUrl: new URL("../api/state", import.meta.url),
   streamUrl: new URL("../api/stream", import.meta.url),
   received(latest) {
-    status = latest;
-    firstVersion ??= status.version;
-    history.add(status);
-    for (const { name } of status.instances) slotOf(name);
-    show();
+    guarded(() => {
+      history.add(latest);
+      status = latest;
+      firstVersion ??= status.version;
+      for (const { name } of status.instances) slotOf(name);
+      draw();
+    });
   },
   changed: showFeed,
 });
@@ -177,7 +179,7 @@ function showFeed() {
   const ago = phase === "stale" ? `${duration((Date.now() - receivedAt) / 1000)} ago` : "";
   if (phase === "stale") {
     showBanner(`${staleText(feed)}.`, `What follows is from then: ${reason}. Trying again.`, ago);
-    document.title = `stale · ${status.model.id} · orchestrator`;
+    document.title = `stale · ${status?.model.id ?? "no state"} · orchestrator`;
   } else if (fault) {
     showBanner("This page failed to draw the state.", `${fault.message}. Reload it; orchestrator status shows the same.`, "");
   } else if (phase === "connecting" && reason) {
@@ -194,7 +196,7 @@ function showBanner(what, why, age) {
   byId("banner").hidden = false;
 }
 
-document.addEventListener("visibilitychange", show);
+document.addEventListener("visibilitychange", () => guarded(draw));
 showFacts(byId("figures"), ["sequences/s", "tokens/s", "p50 ms", "p99 ms", "queued", "in flight", "refused in 5 min"].map((name) => [name, NONE]));
 throughput.show({ samples: [], instances: [] });
 latency.show({ samples: [], instances: [] });

@@ -82,8 +82,8 @@ export class MachineMap {
 
   /** `slotOf(name)` gives the colour of an instance. The map is drawn anew only where something in it changed. */
   show(status, slotOf) {
-    const states = Object.fromEntries(status.instances.map((one) => [one.name, { state: one.state, pid: one.pid, slot: slotOf(one.name) }]));
-    const signature = JSON.stringify([status.machine, states, status.housekeeping_cpus]);
+    const states = new Map(status.instances.map((one) => [one.name, { state: one.state, pid: one.pid, slot: slotOf(one.name) }]));
+    const signature = JSON.stringify([status.machine, [...states], status.housekeeping_cpus]);
     if (signature === this.drawn) return;
     this.drawn = signature;
     this.states = states;
@@ -142,7 +142,7 @@ export class MachineMap {
   run({ kind, owner, cores }) {
     const used = cores.flatMap((core) => core.cpus.filter((cpu) => cpu.kind === kind)).map((cpu) => cpu.cpu);
     const name = kind === "instance" || kind === "sibling" ? owner : kind;
-    const state = kind === "instance" ? (this.states[owner]?.state ?? "unknown") : null;
+    const state = kind === "instance" ? (this.states.get(owner)?.state ?? "unknown") : null;
     const level = state ? stateLook(state).level : null;
     const caption = make("p", { class: "run-title" }, [
       make("strong", {}, name),
@@ -156,7 +156,7 @@ export class MachineMap {
 
   core({ cpus }) {
     const cells = cpus.map((cpu) =>
-      make("span", { class: `pu${cpu.owner ? ` slot-${this.states[cpu.owner]?.slot ?? 0}` : ""}`, "data-cpu": cpu.cpu, "data-kind": cpu.kind, "data-owner": cpu.owner }, String(cpu.cpu)),
+      make("span", { class: `pu${this.states.has(cpu.owner) ? ` slot-${this.states.get(cpu.owner).slot}` : ""}`, "data-cpu": cpu.cpu, "data-kind": cpu.kind, "data-owner": cpu.owner }, String(cpu.cpu)),
     );
     return make("li", { class: "core", tabindex: "-1", "data-core": cpus[0].cpu, "aria-label": this.describe(cpus).join(". ") }, cells);
   }
@@ -168,7 +168,7 @@ export class MachineMap {
     const lines = [[known("Core", core), known("node", node), known("package", pack), known("cache", llc)].join(", ")];
     for (const cpu of cpus) {
       const rank = cpus.length > 1 && cpu.smt_rank !== null ? ` (thread ${cpu.smt_rank})` : "";
-      const instance = this.states[cpu.owner];
+      const instance = this.states.get(cpu.owner);
       const use = {
         instance: `runs ${cpu.owner}, ${instance?.state ?? "unknown"}${instance?.pid ? `, pid ${instance.pid}` : ""}`,
         sibling: `kept idle beside ${cpu.owner}`,

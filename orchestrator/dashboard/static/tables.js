@@ -4,7 +4,7 @@ import { Keyed, NONE, bucketText, bytes, duration, make, milliseconds, number, p
 
 const SMALLEST_FULL_BAR = 16; // sequences: below it a queue is no news and its bar stays short
 
-/** Share of the bar that `depth` fills, 0 to 1; every bar of the page has the same scale. */
+/** Share of the bar that `depth` fills, 0 to 1; the bars of a table have one scale, the deepest queue of the last five minutes. */
 const filled = (depth, deepest) => Math.min(1, depth / Math.max(SMALLEST_FULL_BAR, deepest));
 
 function makeBar() {
@@ -177,8 +177,10 @@ export class QueueTable {
   }
 
   show(status, deepestQueues) {
-    this.deepest = Math.max(0, ...deepestQueues.values());
-    this.rows.show(bucketsOf(status.instances), (bucket) => bucket.label);
+    const buckets = bucketsOf(status.instances);
+    const deepest = ({ names }) => names.reduce((sum, name) => sum + (deepestQueues.get(name) ?? 0), 0);
+    this.deepest = Math.max(0, ...buckets.map(deepest));
+    this.rows.show(buckets, (bucket) => bucket.label);
   }
 }
 
