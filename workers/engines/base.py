@@ -1,15 +1,14 @@
-"""What must an engine be able to do? Pure."""
+"""What must an engine be able to do? Imported after binding: numpy touches memory."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+import numpy as np
+import numpy.typing as npt
 
-    Ids = npt.NDArray[np.int32]
-    Rows = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int32]
+Rows = npt.NDArray[np.float32]
 
 
 class Engine(Protocol):
