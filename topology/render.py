@@ -25,6 +25,8 @@ _LEGEND = {
 }
 _SHOWN_ISA = 12
 _NARROWEST = 40
+_LEAST_LIST = 16
+"""Columns that a list of CPUs needs beside other columns."""
 
 
 def summary(machine: Machine, width: int = 80) -> str:
@@ -152,13 +154,16 @@ def _nodes_table(machine: Machine, width: int) -> list[str]:
     lines = []
     for row in rows:
         start = "  ".join(cell.rjust(size) for cell, size in zip(row, widths, strict=False))
-        lines.extend(_list_after(f"{start}  ", row[5], width))
+        if width - len(start) >= _LEAST_LIST:
+            lines.extend(_list_after(f"{start}  ", row[5], width))
+        else:  # a terminal too narrow for the last column has it below
+            lines.extend([start, *(_list_after("      CPUs ", row[5], width) if row is not rows[0] else [])])
     return lines + _distances(machine, width)
 
 
 def _list_after(start: str, cpus: str, width: int) -> list[str]:
     """A CPU list behind some text, broken after commas and indented below itself."""
-    pieces = textwrap.wrap(cpus.replace(",", ", "), max(width - len(start), 12)) or [""]
+    pieces = textwrap.wrap(cpus.replace(",", ", "), width - len(start)) or [""]
     return [
         f"{start if index == 0 else ' ' * len(start)}{piece.replace(', ', ',')}" for index, piece in enumerate(pieces)
     ]
@@ -242,7 +247,7 @@ def _map(machine: Machine, width: int, reserved: Collection[int]) -> list[str]:
         if not node.cpus
     )
     used = [text for sign, text in _LEGEND.items() if any(sign in cell for cell in cells.values())]
-    return lines + (["", *_wrapped([", ".join(used)], width)] if used else [])
+    return lines + (["", *_wrapped(["; ".join(used)], width)] if used else [])
 
 
 _LAST = 1 << 30
@@ -265,7 +270,8 @@ def _home(cpu: Cpu, places: Iterable[tuple[int, int]]) -> tuple[int, int]:
 def _domains(
     domains: dict[int, list[int]], names: dict[int, str], cells: dict[int, str], size: int, indent: str, width: int
 ) -> list[str]:
-    if all(len(cores) == 1 for cores in domains.values()):  # a cache of its own for each core is no grouping
+    # Nothing known, or a cache of its own for each core, is no grouping.
+    if not domains.keys() - {_LAST} or all(len(cores) == 1 for cores in domains.values()):
         return _grid([core for _, cores in sorted(domains.items()) for core in cores], cells, size, indent, width)
     labels = {domain: names.get(domain, "no cache") for domain in domains}
     label = max(map(len, labels.values()))
