@@ -218,8 +218,8 @@ def _isa(fields: dict[str, str], blocks: list[dict[str, str]], arch: str) -> tup
         letters, *extensions = fields["isa"].lower().split("_")
         vector = ["rvv"] if "v" in re.sub(r"^rv\d+", "", letters) else []
         return known_isa([*vector, *extensions])
-    common: set[str] | None = None
-    for block in [block for block in blocks if {"flags", "Features", "features"} & block.keys()] or [fields]:
-        value = block.get("flags") or block.get("Features") or block.get("features") or ""
-        common = set(value.split()) if common is None else common & set(value.split())
-    return known_isa(sorted(common or ()))
+    described = [block for block in blocks if {"flags", "Features", "features"} & block.keys()] or [fields]
+    # Nearly always one text for all CPUs: each is taken apart once.
+    texts = {block.get("flags") or block.get("Features") or block.get("features") or "" for block in described}
+    common = set.intersection(*(set(text.split()) for text in texts))
+    return known_isa(sorted(common))

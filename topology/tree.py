@@ -19,6 +19,7 @@ from topology.model import TopologyError
 _KERNEL_SAYS_NOTHING = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.EINVAL, errno.EOPNOTSUPP, errno.ENODATA}
 )
+_PAGE = 4096
 _CHUNK = 1 << 16
 _LARGEST_FILE = 64 << 20
 """Bytes; /proc/cpuinfo of 8,192 CPUs has about 12 million."""
@@ -59,8 +60,9 @@ class DiskTree:
             self._unless_absent(path, error)
             return None
         try:
-            content = os.read(descriptor, _CHUNK)
-            if len(content) >= 4096:  # sysfs attributes end below a page; longer ones may come in pieces
+            # A small buffer first: nearly every attribute is a few bytes, and a large buffer costs more than the read.
+            content = os.read(descriptor, _PAGE)
+            if len(content) >= _PAGE:  # sysfs attributes end below a page; longer ones may come in pieces
                 pieces = [content]
                 while (piece := os.read(descriptor, _CHUNK)) and len(pieces) * _CHUNK <= _LARGEST_FILE:
                     pieces.append(piece)
