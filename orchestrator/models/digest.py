@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -53,8 +53,10 @@ class SourceFile(msgspec.Struct, frozen=True):
 class DigestIndex:
     """sha256 of files, remembered in one small JSON file. A lost or broken index costs time and nothing else."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives seconds since the epoch, as the file system's stamps do."""
         self._path = path
+        self._clock = clock
         self._entries: dict[str, Entry] = {}
         self._changed = False
         try:
@@ -79,7 +81,7 @@ class DigestIndex:
         sha256 = hashed.hexdigest()
         stamp = Stamp.of(after)
         youngest = max(after.st_mtime, after.st_ctime)
-        if stamp == Stamp.of(before) and time.time() - youngest > RACY_SECONDS:
+        if stamp == Stamp.of(before) and self._clock() - youngest > RACY_SECONDS:
             self._entries[key] = Entry(stamp, sha256)
             self._changed = True
         return after.st_size, sha256

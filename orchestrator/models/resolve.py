@@ -56,9 +56,9 @@ def resolve(model: str | None) -> Source:
     if model.startswith(SYNTHETIC_PREFIX):
         return _synthetic(model)
     path = Path(model).expanduser()
-    if path.is_dir():
+    if model and path.is_dir():
         return Directory(model, slug(path.resolve().name), path.resolve())
-    if path.exists():
+    if model and path.exists():
         raise ModelError(
             "this is no model directory",
             where=model,

