@@ -86,7 +86,9 @@ def answer(seen: Seen, *, instance: bytes = b"short-0", bucket: tuple[int, int] 
     return [part(seen, list(range(len(seen.sequences))), instance=instance, bucket=bucket)]
 
 
-def part(seen: Seen, positions: list[int], *, instance: bytes = b"short-0", bucket: tuple[int, int] = (1, 32)) -> list[bytes]:
+def part(
+    seen: Seen, positions: list[int], *, instance: bytes = b"short-0", bucket: tuple[int, int] = (1, 32)
+) -> list[bytes]:
     """One RESULT for some of the positions."""
     rows = b"".join(row_of(seen.sequences[position]).tobytes() for position in positions)
     head = wire.encode_result(
@@ -243,6 +245,14 @@ class GatewayProcess:
     def state(self, states: dict[str, str], *, state: str = "ready") -> None:
         self.tell(State(msgspec.Raw(msgspec.json.encode(status_document(states, state=state)))))
 
+    def seen_state(self, states: dict[str, str]) -> None:
+        """Returns once the gateway has read this Status."""
+        wanted = msgspec.json.encode(status_document(states))
+        for _ in range(2000):
+            if self.get("/api/state").body == wanted:
+                return
+        raise AssertionError("the gateway does not take the state it was sent")
+
     def drain(self) -> None:
         self.tell(Drain())
 
@@ -282,6 +292,8 @@ class GatewayProcess:
         return self.wait()
 
     def wait(self) -> tuple[int, str]:
+        if self.process.returncode is not None:
+            return self.process.returncode, self.errors
         try:
             _, errors = self.process.communicate(timeout=PATIENCE)
         finally:
@@ -322,22 +334,73 @@ def endpoint(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def router(endpoint: str) -> Iterator[RouterDouble]:
+def own_router(endpoint: str) -> Iterator[RouterDouble]:
+    """For tests that stop it, or that start gateways of their own."""
     double = RouterDouble(endpoint)
     yield double
     double.stop()
 
 
+StartGateway = Callable[..., GatewayProcess]
+
+
 @pytest.fixture
-def gateway(router: RouterDouble) -> Iterator[GatewayProcess]:
-    """Ready, with one ready instance and a router that answers. Its standard error must hold no traceback in the end."""
+def start_gateway(endpoint: str) -> Iterator[StartGateway]:
+    """Starts gateways with limits, models, … of one's own. No one's standard error may hold a traceback in the end."""
+    started: list[GatewayProcess] = []
+
+    def start(states: dict[str, str] | None = None, **changes: Any) -> GatewayProcess:
+        process = GatewayProcess(endpoint, **changes)
+        started.append(process)
+        process.start()
+        process.expect(Ready)
+        if states is not None:
+            process.state(states)
+            process.seen_state(states)
+        return process
+
+    yield start
+    for process in started:
+        status, errors = process.stop()
+        assert "Traceback" not in errors, errors
+        assert "this is a bug" not in errors, errors
+        assert status == 0
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RouterDouble, GatewayProcess]]:
+    """One router double and one gateway for all tests of a file that leave both as they were."""
+    router = RouterDouble(f"ipc://{tmp_path_factory.mktemp('pair')}/front.sock")
     process = GatewayProcess(router.endpoint)
     process.start()
     process.expect(Ready)
-    process.state({"short-0": "ready"})
     assert router.pinged.wait(PATIENCE)
-    yield process
+    yield router, process
     status, errors = process.stop()
+    router.stop()
     assert "Traceback" not in errors, errors
     assert "this is a bug" not in errors, errors
     assert status == 0
+
+
+@pytest.fixture
+def router(pair: tuple[RouterDouble, GatewayProcess]) -> RouterDouble:
+    double = pair[0]
+    double.respond = answer
+    double.submitted, double.cancelled = queue.Queue(), queue.Queue()
+    return double
+
+
+@pytest.fixture
+def gateway(router: RouterDouble, pair: tuple[RouterDouble, GatewayProcess]) -> GatewayProcess:
+    """Ready, with one ready instance and a router that answers."""
+    process = pair[1]
+    process.state({"short-0": "ready"})
+    process.seen_state({"short-0": "ready"})
+    return process
+
+
+@pytest.fixture
+def kit() -> Any:
+    """The doubles and helpers of this file."""
+    return sys.modules[__name__]

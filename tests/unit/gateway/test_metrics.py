@@ -28,17 +28,66 @@ def status() -> Status:
         "ready_seconds": 1.0, "last_error": None,
     }  # fmt: skip
     return Status(
-        version="0.1.0", state="degraded", time_unix=1e9, uptime_seconds=12.5, window_seconds=10.0, pid=1, endpoint="x",
+        version="0.1.0",
+        state="degraded",
+        time_unix=1e9,
+        uptime_seconds=12.5,
+        window_seconds=10.0,
+        pid=1,
+        endpoint="x",
         policy="by-seqlen",
         model=ModelStatus('org/"q"\n', "sentence-embedding", "bert", "fp32", "onnxruntime", 256, 384, "d", "a"),
-        router=RouterStatus(state="ready", submitted=9, settled=7, queued=1, in_flight=1, rejected={"deadline": 2, "queue_full": 3}, cpu_seconds=1.5, rss_bytes=1000),
-        gateways=[GatewayStatus(name="g0", state="ready", responses={"/v1/models/{model} 404": 2, "/embed 200": 12}, connections=4, latency_buckets=COUNTS, latency_sum_seconds=0.25)],
-        instances=[
-            InstanceStatus(name="short-0", cpus=[0, 1], bucket=Bucket(1, 32), state="ready", restarts=2, verified=Verified([0, 1], [0], "bind", 4, True), rss_bytes=500, served=5, oldest_wait_ms=250.0, latency_buckets=COUNTS, latency_sum_seconds=0.5, **instance),
-            InstanceStatus(name="long-0", cpus=[2], bucket=None, state="backoff", restarts=0, verified=None, rss_bytes=None, **instance),
+        router=RouterStatus(
+            state="ready",
+            submitted=9,
+            settled=7,
+            queued=1,
+            in_flight=1,
+            rejected={"deadline": 2, "queue_full": 3},
+            cpu_seconds=1.5,
+            rss_bytes=1000,
+        ),
+        gateways=[
+            GatewayStatus(
+                name="g0",
+                state="ready",
+                responses={"/v1/models/{model} 404": 2, "/embed 200": 12},
+                connections=4,
+                latency_buckets=COUNTS,
+                latency_sum_seconds=0.25,
+            )
         ],
-        housekeeping_cpus=[0], unused_cpus=[], machine=MachineStatus("x", 1, 1, 2, []), warnings=[],
-    )  # fmt: skip
+        instances=[
+            InstanceStatus(
+                name="short-0",
+                cpus=[0, 1],
+                bucket=Bucket(1, 32),
+                state="ready",
+                restarts=2,
+                verified=Verified([0, 1], [0], "bind", 4, True),
+                rss_bytes=500,
+                served=5,
+                oldest_wait_ms=250.0,
+                latency_buckets=COUNTS,
+                latency_sum_seconds=0.5,
+                **instance,
+            ),
+            InstanceStatus(
+                name="long-0",
+                cpus=[2],
+                bucket=None,
+                state="backoff",
+                restarts=0,
+                verified=None,
+                rss_bytes=None,
+                **instance,
+            ),
+        ],
+        housekeeping_cpus=[0],
+        unused_cpus=[],
+        machine=MachineStatus("x", 1, 1, 2, []),
+        warnings=[],
+    )
 
 
 def samples() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -68,7 +117,11 @@ def test_a_route_and_a_status_are_labels_of_their_own() -> None:
 
 
 def test_exactly_one_state_of_an_instance_is_set() -> None:
-    states = {dict(labels)["state"]: n for (name, labels), n in samples().items() if name == "orchestrator_instance_state" and ("instance", "long-0") in labels}  # fmt: skip
+    states = {
+        dict(labels)["state"]: n
+        for (name, labels), n in samples().items()
+        if name == "orchestrator_instance_state" and ("instance", "long-0") in labels
+    }
     assert [state for state, n in states.items() if n] == ["backoff"]
     assert value("orchestrator_state", state="degraded") == 1
 
