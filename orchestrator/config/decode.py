@@ -101,7 +101,12 @@ class _Walk:
             if (option := known.get(name)) is None:
                 if not path and name.startswith("x-"):  # room for anchors
                     continue
-                self.problem(key, path, f'unknown field "{_cut(name)}"', next_=did_you_mean(name, known))
+                self.problem(
+                    key,
+                    path,
+                    f'unknown field "{_cut(name)}"',
+                    next_=did_you_mean(name, known) or "known are " + ", ".join(known),
+                )
                 continue
             inner = f"{path}.{name}" if path else name
             self.places[inner] = _place(value)

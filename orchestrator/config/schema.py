@@ -80,7 +80,7 @@ class InstanceGroup(Struct, frozen=True, kw_only=True):
         Meta(
             pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$",
             max_length=40,
-            description="Name of the group; its instances are NAME-0, NAME-1, …",
+            description="Name of the group; its instances are NAME-0, NAME-1 and so on.",
             extra={"form": "lower-case letters, digits and single dashes, beginning with a letter"},
         ),
     ]
