@@ -79,6 +79,10 @@ class InstanceStatus(msgspec.Struct):
     latency_buckets: list[int] = []
     """Cumulative counts per bound of `LATENCY_BOUNDS_SECONDS`, one more for +Inf."""
     latency_sum_seconds: float = 0.0
+    cpu_seconds: float | None = None
+    """Of this incarnation's process, all threads."""
+    engine_cpu_seconds: float = 0.0
+    """The part of it that was spent inside the engine."""
 
 
 LATENCY_BOUNDS_SECONDS: tuple[float, ...] = (

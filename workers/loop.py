@@ -32,6 +32,7 @@ class Worker:
         self._pad = spec.artefact.pad_id if spec.artefact else 0
         self._busy_since: float | None = None
         self._batches = 0
+        self._engine_cpu = 0.0
         self._malformed = 0
         self._done = threading.Event()
 
@@ -122,7 +123,11 @@ class Worker:
             for row, (split, length) in enumerate(zip(batch.splits, lengths, strict=True)):
                 if split:
                     types[row, split:length] = 1
-        return self._engine.run(ids, mask, types)
+        before = time.process_time()
+        try:
+            return self._engine.run(ids, mask, types)
+        finally:
+            self._engine_cpu += time.process_time() - before
 
     def _answer(self, router: zmq.Socket[bytes], batch: wire.Batch, rows: Rows, infer_us: int) -> None:
         width = rows.shape[-1]
@@ -148,7 +153,7 @@ class Worker:
             while True:
                 since = self._busy_since
                 busy = None if since is None else time.monotonic() - since
-                self._channel.send(Beat(busy, self._batches))
+                self._channel.send(Beat(busy, self._batches, self._engine_cpu))
                 if self._done.wait(self._spec.beat_seconds):
                     return
         except SupervisorGone:

@@ -75,6 +75,8 @@ class Beat(msgspec.Struct, frozen=True, tag="beat"):
 
     busy_seconds: float | None = None
     batches: int = 0
+    engine_cpu_seconds: float = 0.0
+    """CPU time spent inside the engine since the start; the rest of the process's is messaging and start-up."""
 
 
 class Fatal(msgspec.Struct, frozen=True, tag="fatal"):

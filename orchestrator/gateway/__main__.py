@@ -195,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m orchestrator.gateway", description="One HTTP gateway.")
     parser.add_argument("--channel", type=int, required=True, help="descriptor of the supervisor's socketpair")
+    parser.add_argument("--name", default="", help="shown by ps")
     args = parser.parse_args(argv)
     # Ctrl-C reaches the whole foreground group; the supervisor decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -32,6 +32,7 @@ class Observed:
         self.cpu_seconds: float | None = None
         self.verified: Verified | None = None
         self.ready_seconds: float | None = None
+        self.engine_cpu_seconds = 0.0
 
 
 class Totals:
@@ -122,6 +123,8 @@ def instance_status(planned: PlannedInstance, child: Child, seen: Observed, numb
         stolen=numbers.stolen,
         latency_buckets=numbers.latency_buckets,
         latency_sum_seconds=numbers.latency_sum_seconds,
+        cpu_seconds=seen.cpu_seconds,
+        engine_cpu_seconds=seen.engine_cpu_seconds,
     )
 
 

@@ -282,6 +282,7 @@ class Supervisor:
             case Ready():
                 self._ready(child, message, now)
             case Beat():
+                self._observer.of(child.name).engine_cpu_seconds = message.engine_cpu_seconds
                 self._perform(child, child.beat(message.busy_seconds, now))
             case Fatal():
                 self._perform(child, child.said_fatal(message.error, message.permanent))

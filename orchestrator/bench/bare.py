@@ -1,0 +1,61 @@
+"""How fast is the model with no server at all? A pinned process that tokenizes and runs the same graph, batch 1.
+
+`python -m orchestrator.bench.bare` reads one JSON document from standard input (a WorkerSpec, the tokenizer, texts) and then obeys lines:
+`run SECONDS` works through the texts and prints {"count", "seconds", "median"} (the median is the engine's, without tokenizing).
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+
+import msgspec
+
+from workers.bind import bind_cpus
+from workers.spec import WorkerSpec
+
+
+class BareSpec(msgspec.Struct, frozen=True):
+    worker: WorkerSpec
+    tokenizer: str
+    texts: list[str]
+
+
+class BareResult(msgspec.Struct, frozen=True):
+    count: int
+    seconds: float
+    engine_median: float
+    """Seconds."""
+
+
+def main() -> int:
+    spec = msgspec.json.decode(sys.stdin.readline(), type=BareSpec)
+    bind_cpus(spec.worker.cpus)
+    import numpy as np
+    from tokenizers import Tokenizer
+
+    from workers.engines.onnxruntime import load
+
+    engine = load(spec.worker)
+    tokenizer = Tokenizer.from_file(spec.tokenizer)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        seconds = float(line.split()[1])
+        count, engine_times = 0, []
+        started = time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            encoding = tokenizer.encode_batch_fast([spec.texts[count % len(spec.texts)]])[0]
+            ids = np.array([encoding.ids], np.int32)
+            before = time.perf_counter()
+            engine.run(ids, np.ones_like(ids), None)
+            engine_times.append(time.perf_counter() - before)
+            count += 1
+        result = BareResult(count, time.perf_counter() - started, statistics.median(engine_times))
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

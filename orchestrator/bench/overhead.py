@@ -1,0 +1,180 @@
+"""What do gateway, router and messaging cost per request? `make bench-overhead`.
+
+Three figures, each with what it is compared to, all in one run on the same cores:
+1. CPU time per short request at 32 in flight: gateway, router, and the part of the workers that is not the engine.
+2. Latency added at one in flight: median over HTTP minus the engine's own median for the same texts, in alternating rounds.
+3. Throughput on short text with 2 instances, as a share of two bare pinned processes that tokenize and run the same graph.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from orchestrator.bench.bare import BareResult, BareSpec
+from orchestrator.bench.load import LoadResult, closed_loop, embed_request
+from orchestrator.bench.running import Running, running
+from orchestrator.bench.texts import short_texts
+from orchestrator.models import Prepared, prepare
+from orchestrator.paths import cache_folder
+from orchestrator.status import Status
+from topology.sysfs import read_machine
+from workers.spec import WorkerSpec
+
+SEED = 20
+TEXTS = 64
+
+
+class Bare:
+    """One bare process; `start` and `result` apart, so that two can run at once."""
+
+    def __init__(self, prepared: Prepared, cpus: list[int], texts: list[str]) -> None:
+        spec = WorkerSpec(
+            name="bare", incarnation=1, cpus=cpus, membind=[], nodes_on_machine=1, threads=len(cpus), endpoint="",
+            max_seqlen=prepared.status.max_seqlen, warmup=[], artefact=prepared.artefact,
+        )  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": str(len(cpus)), "TOKENIZERS_PARALLELISM": "false"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.bench.bare"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+        self._say(msgspec.json.encode(BareSpec(spec, prepared.tokenizer, texts)))
+        assert self._line() == b"ready\n"
+
+    def start(self, seconds: float) -> None:
+        self._say(b"run %f" % seconds)
+
+    def result(self) -> BareResult:
+        return msgspec.json.decode(self._line(), type=BareResult)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+    def _say(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + b"\n")
+        self._process.stdin.flush()
+
+    def _line(self) -> bytes:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+@contextmanager
+def bare_processes(prepared: Prepared, cores: Sequence[list[int]], texts: list[str]) -> Iterator[list[Bare]]:
+    started = [Bare(prepared, cpus, texts) for cpus in cores]
+    try:
+        yield started
+    finally:
+        for one in started:
+            one.close()
+
+
+def cpu_seconds(status: Status) -> dict[str, float]:
+    """By part: gateway, router, messaging (workers without their engines)."""
+    return {
+        "gateway": sum(gateway.cpu_seconds or 0.0 for gateway in status.gateways),
+        "router": status.router.cpu_seconds or 0.0,
+        "messaging": sum((each.cpu_seconds or 0.0) - each.engine_cpu_seconds for each in status.instances),
+    }
+
+
+def measure_cpu(one: Running, requests: list[bytes], seconds: float) -> tuple[dict[str, float], LoadResult]:
+    """Microseconds of CPU per request by part, at 32 in flight."""
+    closed_loop(*one.address, requests, 32, 1.0)
+    before = cpu_seconds(one.status())
+    load = closed_loop(*one.address, requests, 32, seconds)
+    after = cpu_seconds(one.status())
+    count = len(load.latencies)
+    return {part: (after[part] - before[part]) / count * 1e6 for part in after}, load
+
+
+def measure(cache: Path, seconds: float, rounds: int) -> dict[str, Any]:
+    prepared = prepare(None, cache=cache)
+    texts = short_texts(SEED, TEXTS)
+    with running(["--instances", "2"], cache) as one:
+        planned = one.status().instances
+        cores = [instance.cpus for instance in planned]
+        requests = [embed_request(*one.address, text) for text in texts]
+        cpu, load = measure_cpu(one, requests, seconds * 2)
+        served, bare, added, failures = [], [], [], dict(load.failures)
+        with bare_processes(prepared, cores, texts) as processes:
+            for _ in range(rounds):
+                for process in processes:
+                    process.start(seconds)
+                results = [process.result() for process in processes]
+                bare.append(sum(result.count / result.seconds for result in results))
+                full = closed_loop(*one.address, requests, 32, seconds)
+                served.append(full.per_second)
+                processes[0].start(seconds)
+                engine = processes[0].result().engine_median
+                single = closed_loop(*one.address, requests, 1, seconds)
+                added.append((single.quantile(0.5) - engine) * 1e3)
+                for load in (full, single):
+                    for code, count in load.failures.items():
+                        failures[code] = failures.get(code, 0) + count
+    return {
+        "machine": read_machine().model_name,
+        "kernel": platform.release(),
+        "cores": cores,
+        "precision": prepared.status.precision,
+        "seed": SEED,
+        "seconds": seconds,
+        "rounds": rounds,
+        "cpu_us_per_request": {part: round(value, 1) for part, value in cpu.items()},
+        "cpu_us_per_request_total": round(sum(cpu.values()), 1),
+        "added_ms_at_one_in_flight": round(statistics.median(added), 3),
+        "served_per_second": round(statistics.median(served), 1),
+        "bare_per_second": round(statistics.median(bare), 1),
+        "share_of_bare": round(statistics.median(a / b for a, b in zip(served, bare, strict=True)), 3),
+        "failures": failures,
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    cpu = figures["cpu_us_per_request"]
+    rows = [
+        ("CPU per request at 32 in flight: gateway", f"{cpu['gateway']:.0f} µs", ""),
+        ("  router", f"{cpu['router']:.0f} µs", "≤ 45"),
+        ("  messaging in the workers", f"{cpu['messaging']:.0f} µs", ""),
+        ("  all three", f"{figures['cpu_us_per_request_total']:.0f} µs", "≤ 220"),
+        ("added latency at one in flight, median", f"{figures['added_ms_at_one_in_flight']:.2f} ms", "≤ 0.5"),
+        ("served, 2 instances, 32 in flight", f"{figures['served_per_second']:.0f} /s", ""),
+        ("two bare processes", f"{figures['bare_per_second']:.0f} /s", ""),
+        ("served / bare, median of rounds", f"{figures['share_of_bare']:.2f}", "≥ 0.75"),
+        ("failed requests", str(sum(figures["failures"].values())), "0"),
+    ]
+    head = f"{figures['machine']}, kernel {figures['kernel']}, cores {figures['cores']}, {figures['precision']}, seed {figures['seed']}"
+    return "\n".join([head, *(f"  {name:<44}{value:>10}   {wanted}" for name, value, wanted in rows)])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.bench.overhead", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds; the median counts")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    figures = measure(cache_folder(None, os.environ), args.seconds, args.rounds)
+    print(json.dumps(figures) if args.json else table(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""How does a benchmark start the real program and look into it? As a user does: `orchestrator up`, `status`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from orchestrator.status import Status
+from orchestrator.supervisor.control import ask
+
+DRAIN_SECONDS = 60.0
+
+
+class DidNotStart(Exception):
+    """`orchestrator up` ended before it was ready; carries what it said."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """An orchestrator under test."""
+
+    pid: int
+    runtime: Path
+    endpoint: str
+
+    @property
+    def address(self) -> tuple[str, int]:
+        parts = urlsplit(self.endpoint)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        return parts.hostname, parts.port
+
+    def status(self) -> Status:
+        return msgspec.json.decode(ask(self.runtime / "control.sock", "status"), type=Status)
+
+
+@contextmanager
+def running(arguments: Sequence[str], cache: Path | None = None) -> Iterator[Running]:
+    """`orchestrator up --port 0 …` until it is ready; drained and stopped at the end. DidNotStart with its last words."""
+    with tempfile.TemporaryDirectory(prefix="orchestrator-bench-") as folder:
+        runtime = Path(folder)
+        command = [
+            sys.executable,
+            "-m",
+            "orchestrator.cli.main",
+            "up",
+            "--port",
+            "0",
+            "--runtime-dir",
+            folder,
+            *arguments,
+        ]
+        if cache is not None:
+            command += ["--cache-dir", str(cache)]
+        log = runtime / "log"
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env={**os.environ}
+            )
+        assert process.stdout is not None
+        try:
+            endpoint = None
+            for line in process.stdout:
+                if line.startswith(b"ready: "):
+                    endpoint = line.split()[1].decode()
+                    break
+            if endpoint is None:
+                process.wait()
+                raise DidNotStart(log.read_text()[-2000:])
+            yield Running(process.pid, runtime, endpoint)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(DRAIN_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            process.stdout.close()
