@@ -14,6 +14,8 @@ from orchestrator.plan.model import Bucket
 from orchestrator.status import Quantiles, RouterStatus, Status, Verified
 
 expect.set_options(timeout=15_000)
+BROWSER_BEGIN = 1_750_000_000
+"""Seconds since the epoch where a stopped clock of a page begins."""
 
 
 def watch(page: Page, simulation: Any, *statuses: Status) -> None:
@@ -24,6 +26,12 @@ def watch(page: Page, simulation: Any, *statuses: Status) -> None:
     for status in statuses[1:]:
         simulation.push(status)
     expect(page.locator("body")).to_have_attribute("data-feed", "live")
+
+
+def stop_the_clock(page: Page) -> None:
+    """From here on the page's timers run only by `page.clock.run_for`."""
+    page.clock.install(time=BROWSER_BEGIN)
+    page.clock.pause_at(BROWSER_BEGIN + 1)
 
 
 def line(page: Page, chart: str, instance: str, measure: str) -> Locator:
@@ -361,17 +369,21 @@ def test_the_end_of_the_stream_makes_the_page_stale_and_its_return_live(
     page: Page, simulation: Any, scenarios: Any, console: Any
 ) -> None:
     console.expect("/api/")  # the browser reports a refused request as an error, whatever the page does with it
+    stop_the_clock(page)
     watch(page, simulation, scenarios.two(0), scenarios.two(1))
     expect(page.locator("#banner")).to_be_hidden()
     simulation.break_stream(503, b'{"error": "the supervisor is gone", "error_type": "unavailable"}')
     expect(page.locator("#banner")).to_be_visible()
     expect(page.locator("#banner")).to_contain_text(re.compile(r"Stale since \d\d:\d\d:\d\d\."))
+    expect(page.locator("#banner")).to_contain_text("What follows is from then: the stream broke. Trying again.")
+    page.clock.run_for(1_000)
     expect(page.locator("#banner")).to_contain_text("503: the supervisor is gone. Trying again.")
     expect(page.locator("body")).to_have_attribute("data-feed", "stale")
     expect(page.locator("#summary")).to_have_text("When last heard of: All is well: 2 of 2 instances ready.")
     expect(page.locator("main")).to_have_css("filter", "grayscale(1)")
     expect(page).to_have_title(re.compile("^stale"))
     simulation.mend()
+    page.clock.run_for(2_000)
     simulation.wait_for_viewer(2)
     expect(page.locator("#banner")).to_be_hidden()
     expect(page.locator("body")).to_have_attribute("data-feed", "live")
@@ -379,15 +391,21 @@ def test_the_end_of_the_stream_makes_the_page_stale_and_its_return_live(
     expect(page.locator("main")).to_have_css("filter", "none")
 
 
-def test_a_stream_that_falls_silent_without_ending_is_stale_too(page: Page, simulation: Any, scenarios: Any) -> None:
-    page.clock.install()
+def test_a_stream_that_falls_silent_without_ending_is_stale_after_five_seconds_and_opened_anew_after_fifteen(
+    page: Page, simulation: Any, scenarios: Any
+) -> None:
+    stop_the_clock(page)
     watch(page, simulation, scenarios.two(0))
-    page.clock.run_for(4_000)
+    page.clock.run_for(5_000)
     expect(page.locator("body")).to_have_attribute("data-feed", "live")
-    page.clock.run_for(3_000)
+    page.clock.run_for(1_000)
     expect(page.locator("body")).to_have_attribute("data-feed", "stale")
     expect(page.locator("#banner")).to_contain_text("the stream fell silent")
+    expect(page.locator("#banner-age")).to_have_text("6 s ago")
     simulation.push(scenarios.two(1))
+    expect(page.locator("body")).to_have_attribute("data-feed", "live")
+    page.clock.run_for(18_000)
+    simulation.wait_for_viewer(2)
     expect(page.locator("body")).to_have_attribute("data-feed", "live")
 
 

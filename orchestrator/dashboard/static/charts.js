@@ -138,7 +138,6 @@ export class LineChart {
 
     const values = [];
     for (const sample of samples) {
-      if (sample.t < end - WINDOW_SECONDS) continue;
       for (const { name } of visible) {
         for (const { key } of this.measures) {
           const value = sample.instances.get(name)?.[key];
@@ -204,7 +203,7 @@ export class LineChart {
         const points = [];
         for (const sample of samples) {
           const value = sample.instances.get(name)?.[key];
-          if (sample.t >= this.frame.end - WINDOW_SECONDS) points.push([this.xOf(sample.t), Number.isFinite(value) ? this.yOf(value) : null]);
+          points.push([this.xOf(sample.t), Number.isFinite(value) ? this.yOf(value) : null]);
         }
         setAttribute(line, "d", pathData(points, gap));
       }

@@ -34,7 +34,7 @@ export class History {
       ),
       counts: counts(status),
     });
-    while (this.samples[0].t < t - WINDOW_SECONDS - 2 || this.samples.length > MOST_SAMPLES) this.samples.shift();
+    while (this.samples[0].t < t - WINDOW_SECONDS || this.samples.length > MOST_SAMPLES) this.samples.shift();
   }
 
   /** How much each counter grew over the window, those that did not left out. A counter that fell began anew at zero. */
