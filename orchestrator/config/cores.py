@@ -7,7 +7,7 @@ first sibling that this process may use; the other siblings stay idle or keep ho
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.config.schema import InstanceGroup
@@ -106,10 +106,14 @@ def share_cpus(group: InstanceGroup, machine: Machine) -> list[list[int]]:
 
     CPUs that the machine does not have come last; `check_layout` reports them.
     """
-    return share(parse_cpulist(group.cpus or ""), group.replicas, {cpu.cpu: cpu for cpu in machine.cpus})
+    numbers = parse_cpulist(group.cpus or "")
+    if group.replicas == 1:
+        return [sorted(numbers)]
+    cpus = {cpu.cpu: cpu for cpu in machine.cpus if cpu.cpu in numbers}
+    first_pu: dict[int, int] = {}
+    for cpu in cpus.values():
+        first_pu[core_id(cpu)] = min(first_pu.get(core_id(cpu), cpu.cpu), cpu.cpu)
 
-
-def share(numbers: Iterable[int], parts: int, cpus: Mapping[int, Cpu]) -> list[list[int]]:
     def nearness(number: int) -> tuple[int, ...]:
         cpu = cpus.get(number)
         if cpu is None:
@@ -117,9 +121,6 @@ def share(numbers: Iterable[int], parts: int, cpus: Mapping[int, Cpu]) -> list[l
         node, llc = (-1 if each is None else each for each in (cpu.node, cpu.llc))
         return (node, llc, first_pu[core_id(cpu)], number)
 
-    first_pu: dict[int, int] = {}
-    for cpu in cpus.values():
-        first_pu[core_id(cpu)] = min(first_pu.get(core_id(cpu), cpu.cpu), cpu.cpu)
     ordered = sorted(numbers, key=nearness)
-    size = len(ordered) // parts
-    return [sorted(ordered[index * size : (index + 1) * size]) for index in range(parts)]
+    size = len(ordered) // group.replicas
+    return [sorted(ordered[start : start + size]) for start in range(0, size * group.replicas, size)]

@@ -6,6 +6,7 @@ documentation derive from here (`options()`); nothing repeats a default or a bou
 
 from __future__ import annotations
 
+import functools
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
@@ -246,10 +247,11 @@ class Declared(Struct, frozen=True):
     default: Any
 
 
-def declared(struct: type[Struct]) -> list[Declared]:
+@functools.cache
+def declared(struct: type[Struct]) -> tuple[Declared, ...]:
     """The options of one struct, in the order of their declaration."""
     hints = typing.get_type_hints(struct, include_extras=True)
-    return [
+    return tuple(
         Declared(
             name=each.name,
             type=_take_apart(hints[each.name]),
@@ -258,7 +260,7 @@ def declared(struct: type[Struct]) -> list[Declared]:
         )
         for each in msgspec.structs.fields(struct)
         if each.name != "places"
-    ]
+    )
 
 
 def _take_apart(hint: Any) -> FieldType:

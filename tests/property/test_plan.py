@@ -143,21 +143,17 @@ def test_every_length_has_a_bucket_and_every_instance_can_hold_the_longest(
 @settings(max_examples=200, deadline=None)
 def test_an_instance_that_fits_into_one_cache_domain_lies_in_one(machine: Machine, request: PlanRequest) -> None:
     assume(core_budget(machine) >= (request.instances or 1))
-    result = plan(machine, request)
+    decision = decide(machine, request)
     cpus = {cpu.cpu: cpu for cpu in machine.cpus}
-    sizes: Counter[tuple[object, ...]] = Counter()
-    seen: set[int] = set()
-    busy = {cpus[cpu].core for instance in result.instances for cpu in instance.cpus}
-    house = {cpus[cpu].core for cpu in result.housekeeping.cpus} - busy
-    for cpu in machine.cpus:
-        if cpu.allowed and cpu.core is not None and cpu.core not in seen and cpu.core not in house:
-            seen.add(cpu.core)
-            sizes[cpu.node, cpu.kind, cpu.llc] += 1
-    for instance in result.instances:
+    busy = {cpu for instance in decision.plan.instances for cpu in instance.cpus}
+    # What could have been had: cores of instances, and those left over for no other reason than this rule.
+    left_over = {cpu for cpu, reason in decision.why.items() if reason.startswith("left over")}
+    sizes = Counter((cpus[cpu].node, cpus[cpu].kind, cpus[cpu].llc) for cpu in busy | left_over)
+    for instance in decision.plan.instances:
         domains = {(cpus[cpu].node, cpus[cpu].kind, cpus[cpu].llc) for cpu in instance.cpus}
         if len(domains) > 1:
-            largest = max(size for domain, size in sizes.items() if domain[:2] == next(iter(domains))[:2])
-            assert len(instance.cpus) > largest
+            (here,) = {domain[:2] for domain in domains}
+            assert len(instance.cpus) > max(size for domain, size in sizes.items() if domain[:2] == here)
 
 
 @given(machine=machines(), request=requests)
