@@ -143,6 +143,7 @@ class Client:
         order: list[RequestId] = []
         answers: dict[RequestId, Answered] = {}
         waiting: set[RequestId] = set()
+        self._connected()
         try:
             more = True
             while more or waiting:

@@ -21,6 +21,10 @@ CHARACTERS_PER_TOKEN = 16
 """Of a text longer than twice this per token of the limit, only a stretch is looked at first: it settles what is too long for a
 hundredth of the price, and no language averages 16 characters a token."""
 
+LARGEST_CHARACTERS_PER_TOKEN = 1_000
+"""A text longer than this per token of the limit that a stretch of this length does not settle is refused: no writing looks like that,
+and 8 MB in one word would keep a tokenizer busy for 20 seconds."""
+
 
 class TextTooLong(ValueError):
     """A text has more tokens than the limit and cutting was not asked for."""
@@ -29,7 +33,14 @@ class TextTooLong(ValueError):
         how_many = f"more than {tokens}" if at_least else str(tokens)
         super().__init__(f"text {position} has {how_many} tokens, the limit is {limit}")
         self.position = position
-        self.limit = limit
+
+
+class TooManyCharacters(ValueError):
+    """A text is absurdly long for the few tokens that it may have, and cutting it would not tell which they are."""
+
+    def __init__(self, position: int, characters: int, limit: int) -> None:
+        super().__init__(f"text {position} has {characters} characters in a few huge words, the limit is {limit}")
+        self.position = position
 
 
 class NoTokens(ValueError):
@@ -74,21 +85,21 @@ class TextEncoder:
         return size
 
     def encode(self, texts: list[str], *, cut: Side | None = None) -> Tokens:
-        """Token ids with the model's special tokens. TextTooLong, NoTokens."""
+        """Token ids with the model's special tokens. TextTooLong, TooManyCharacters, NoTokens."""
         limit = self.max_seqlen
-        stretches = [self._stretch(text, cut) for text in texts]
-        encodings = self._whole.encode_batch_fast(stretches)
+        largest = 2 * CHARACTERS_PER_TOKEN * limit
+        encodings = self._whole.encode_batch_fast([text if len(text) <= largest else "" for text in texts])
         lengths: list[int] = []
         packed: list[bytes] = []
-        for position, encoding in enumerate(encodings):
-            ids: list[int] = encoding.ids
-            stretch = stretches[position]
-            if stretch is not texts[position] and len(ids) <= 2 * limit:  # few and long words: look at all of it
-                stretch = texts[position]
-                ids = self._whole.encode_batch_fast([stretch])[0].ids
+        for position, text in enumerate(texts):
+            if len(text) <= largest:
+                ids: list[int] = encodings[position].ids
+                stretch = text
+            else:
+                stretch, ids = self._explore(position, text, cut, largest)
             if len(ids) > limit:
                 if cut is None:
-                    partial = stretch is not texts[position]
+                    partial = stretch is not text
                     raise TextTooLong(position, 2 * limit if partial else len(ids), limit, at_least=partial)
                 ids = self._cutting[cut].encode_batch_fast([stretch])[0].ids
             if not ids:
@@ -97,18 +108,30 @@ class TextEncoder:
             packed.append(array("i", ids).tobytes())
         return Tokens(lengths, packed[0] if len(packed) == 1 else b"".join(packed))
 
-    def _stretch(self, text: str, cut: Side | None) -> str:
-        """The text itself, or of a very long one the end that is kept, up to a blank so that no word is torn."""
-        largest = 2 * CHARACTERS_PER_TOKEN * self.max_seqlen
-        if len(text) <= largest:
-            return text
-        if cut == "left":
-            start = text.find(" ", len(text) - largest, len(text) - largest // 2)
-            return text[start:] if start >= 0 else text
-        end = text.rfind(" ", largest // 2, largest)
-        return text[:end] if end >= 0 else text
+    def _explore(self, position: int, text: str, cut: Side | None, size: int) -> tuple[str, list[int]]:
+        """Of a very long text as much as it takes to know that it is too long, or all of it, and the ids of that."""
+        most = LARGEST_CHARACTERS_PER_TOKEN * self.max_seqlen
+        while size < len(text):
+            stretch = _stretch(text, size, cut)
+            if stretch is not None:
+                ids: list[int] = self._whole.encode_batch_fast([stretch])[0].ids
+                if len(ids) > 2 * self.max_seqlen:
+                    return stretch, ids
+            if size == most:
+                raise TooManyCharacters(position, len(text), most)
+            size = min(4 * size, most)
+        return text, self._whole.encode_batch_fast([text])[0].ids
 
     def spell(self, texts: list[str], *, special: bool) -> list[Encoding]:
         """The tokens with their offsets in characters, of any length, for people who look at them."""
         encodings: list[Encoding] = self._whole.encode_batch(texts, add_special_tokens=special)
         return encodings
+
+
+def _stretch(text: str, size: int, cut: Side | None) -> str | None:
+    """At most `size` characters of the end that is kept, up to a blank so that no word is torn; None where there is none near."""
+    if cut == "left":
+        start = text.find(" ", len(text) - size, len(text) - size // 2)
+        return text[start:] if start >= 0 else None
+    end = text.rfind(" ", size // 2, size)
+    return text[:end] if end >= 0 else None

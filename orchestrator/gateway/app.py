@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -362,6 +363,11 @@ class _Connection(RequestHandler):
             return Reply(500, errors.body("internal", "an error inside the gateway"), close=True)
         first = (message or "").strip().partition("\n")[0].strip() or "bad request"
         return Reply(400, errors.body("malformed", f"not HTTP: {first[:200]}"), close=True)
+
+    def log_exception(self, *args: Any, exc_info: BaseException | None = None, **kw: Any) -> None:
+        """A body that cannot be read has been answered with 400; that its rest cannot be read either is no news."""
+        if not isinstance(exc_info, web.RequestPayloadError):
+            super().log_exception(*args, exc_info=exc_info, **kw)
 
 
 class Server(web.Server):

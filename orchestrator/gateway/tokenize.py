@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tokenizers import Encoding
 
-from orchestrator.client.texts import NoTokens, Side, TextEncoder, TextTooLong, Tokens
+from orchestrator.client.texts import NoTokens, Side, TextEncoder, TextTooLong, Tokens, TooManyCharacters
 from orchestrator.gateway.errors import Refusal
 
 ON_LOOP_CHARACTERS = 2_000
@@ -37,6 +37,8 @@ class Tokenizing:
             )
         except TextTooLong as error:
             raise Refusal("too_long", f'{error}; shorten it or send "truncate": true') from None
+        except TooManyCharacters as error:
+            raise Refusal("too_long", str(error)) from None
         except NoTokens as error:
             raise Refusal("unprocessable", str(error)) from None
 

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.client.texts import CHARACTERS_PER_TOKEN, NoTokens, TextEncoder, TextTooLong, pack
+from orchestrator.client.texts import (
+    CHARACTERS_PER_TOKEN,
+    NoTokens,
+    Side,
+    TextEncoder,
+    TextTooLong,
+    TooManyCharacters,
+    pack,
+)
 
 CLS, SEP, LIKE, LOVE, YOU = 2, 3, 4, 5, 6
 
@@ -74,7 +82,26 @@ def test_a_huge_text_of_few_words_is_read_to_its_end_and_taken(tokenizer_json: P
 
 
 def test_a_huge_text_without_any_blank_is_one_unknown_word(tokenizer_json: Path) -> None:
-    assert TextEncoder(tokenizer_json, 8).encode(["x" * 100_000]).lengths == [3]
+    assert TextEncoder(tokenizer_json, 8).encode(["x" * 8_000]).lengths == [3]
+
+
+@pytest.mark.parametrize("cut", [None, "right", "left"])
+def test_a_text_of_more_characters_than_any_writing_is_refused_without_reading_all_of_it(
+    tokenizer_json: Path, cut: Side | None
+) -> None:
+    for text in ("x" * 8_001, "x " + "x" * 1_000_000 + " x"):
+        with pytest.raises(TooManyCharacters, match=f"text 1 has {len(text)} characters .* the limit is 8000"):
+            TextEncoder(tokenizer_json, 8).encode(["like", text], cut=cut)
+
+
+def test_a_text_that_is_huge_because_of_blanks_is_not_mistaken_for_a_short_one(tokenizer_json: Path) -> None:
+    text = " " * 5_000 + "like"
+    assert TextEncoder(tokenizer_json, 8).encode([text]).lengths == [3]
+
+
+def test_short_and_huge_texts_keep_their_places_in_a_batch(tokenizer_json: Path) -> None:
+    tokens = TextEncoder(tokenizer_json, 4).encode(["like", "love you " * 1000, "love"], cut="right")
+    assert ids_of(tokens.ids) == [CLS, LIKE, SEP, CLS, LOVE, YOU, SEP, CLS, LOVE, SEP]
 
 
 def test_text_that_becomes_no_token_at_all_is_refused(tokenizer_json: Path) -> None:

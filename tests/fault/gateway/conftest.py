@@ -1,0 +1,22 @@
+"""The doubles of tests/integration/gateway, for what goes wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+_path = Path(__file__).parents[2] / "integration" / "gateway" / "conftest.py"
+_spec = importlib.util.spec_from_file_location("gateway_doubles", _path)
+assert _spec is not None
+assert _spec.loader is not None
+_doubles = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_doubles)
+
+endpoint = _doubles.endpoint
+own_router = _doubles.own_router
+start_gateway = _doubles.start_gateway
+pair = _doubles.pair
+router = _doubles.router
+gateway = _doubles.gateway
+kit = _doubles.kit
