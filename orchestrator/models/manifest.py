@@ -24,10 +24,10 @@ class Verification(msgspec.Struct, frozen=True):
     sequences: int
     tokens: int
     largest_difference: float
-    """Between the engine's rows and numpy's, absolute, over all floats."""
+    """Between the engine's rows and numpy's, relative to the largest float of the row; the largest over all floats."""
     smallest_cosine: float
     padding_difference: float
-    """Between a row computed in a ragged batch and the same row computed alone, absolute."""
+    """Between a row computed in a ragged batch and the same row computed alone, relative likewise."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

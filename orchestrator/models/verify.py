@@ -21,11 +21,11 @@ from orchestrator.models.weights import Weights, take
 LENGTHS = (3, 32, 1, 17)
 """Ragged, with a text of a single token in it."""
 
-SMALLEST_COSINE = 0.9999
-LARGEST_DIFFERENCE = 1e-3
-"""Relative to the largest float of the rows or to 1. Seen: 4e-6."""
-LARGEST_PADDING_DIFFERENCE = 1e-4
-"""Relative likewise. Seen: 2e-6."""
+SMALLEST_COSINE = 0.99999
+LARGEST_DIFFERENCE = 1e-4
+"""Relative to the largest float of the row. Seen: 2e-6; gelu's tanh approximation in place of gelu gives 2.5e-4."""
+LARGEST_PADDING_DIFFERENCE = 5e-5
+"""Relative likewise. Seen: 1e-6."""
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(input_ids, attention_mask), both int32 [batch, length] → rows."""
@@ -42,7 +42,7 @@ def verify(graph: Path, settings: Settings, weights: Weights, projections: dict[
     for row, (one, expected) in enumerate(zip(ids, reference(settings, weights, projections, ids), strict=True)):
         alone = run(one[None, :], np.ones((1, len(one)), np.int32))[0]
         together = answers[row, : len(one)] if settings.per_token else answers[row]
-        scale = max(1.0, float(np.abs(expected).max()))
+        scale = max(float(np.abs(expected).max()), 1e-12)
         largest = max(largest, float(np.abs(together - expected).max()) / scale)
         padding = max(padding, float(np.abs(together - alone).max()) / scale)
         smallest = min(smallest, _cosine(together, expected))
