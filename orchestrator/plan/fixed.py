@@ -51,10 +51,11 @@ def place_layout(
     warnings.extend(shared)
     settled = [_explicit(each, by_pu) if each.cpus is not None else _found(each, placed[each.name]) for each in wanted]
     for each in settled:
-        doubled = len(each.cpus) - len(each.cores)
-        if doubled:
+        first = {by_pu[cpu].core: cpu for cpu in sorted(each.cpus, reverse=True)}
+        second = set(each.cpus) - set(first.values())
+        if second:
             warnings.append(
-                f"{each.name}: {doubled} of its CPUs are siblings of others of it; one thread per core is run"
+                f"{each.name}: {cpus_in_words(second)} on cores that it has already; one thread per core is run"
             )
     return settled, keep_house(kept, settled, quota), warnings
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import msgspec
 
 from orchestrator.config.check import check_layout
-from orchestrator.config.cores import Core, has_usable_memory, nearest_memory, nodes_by_id, usable_cores
+from orchestrator.config.cores import Core, core_id, has_usable_memory, nearest_memory, nodes_by_id, usable_cores
 from orchestrator.config.schema import Batching, Layout, LimitsConfig, layout_max_seqlen
 from orchestrator.config.words import counted, cpus_in_words, nodes_in_words
 from orchestrator.plan import cost
@@ -276,14 +276,19 @@ def _refuse_conflicts(layout: Layout, machine: Machine, request: PlanRequest) ->
 
 
 def _not_usable(machine: Machine, taken: dict[int, str]) -> dict[int, str]:
+    """For each CPU that no instance can have, whatever is asked: why."""
+    taken_cores = {core_id(cpu): cpu.cpu for cpu in machine.cpus if cpu.online and cpu.cpu in taken}
     why: dict[int, str] = {}
     for cpu in machine.cpus:
+        sibling = taken_cores.get(core_id(cpu))
         if not cpu.online:
             why[cpu.cpu] = "offline"
         elif not cpu.allowed:
             why[cpu.cpu] = cpu.why_not or "the affinity or the cgroup of this process excludes it"
         elif cpu.cpu in taken:
             why[cpu.cpu] = f"taken by {taken[cpu.cpu]}"
+        elif sibling is not None:
+            why[cpu.cpu] = f"its core is shared with CPU {sibling}, taken by {taken[sibling]}"
     return why
 
 

@@ -191,11 +191,14 @@ def test_what_another_orchestrator_has_is_never_taken(machine: Machine, data: st
     taken = data.draw(st.sets(st.sampled_from(numbers), max_size=6))
     request = PlanRequest(taken=dict.fromkeys(taken, "the orchestrator with pid 7"))
     gone = {cpu.core for cpu in machine.cpus if cpu.cpu in taken and cpu.core is not None}
-    try:
-        result = plan(machine, request)
-    except PlanError:
-        assert set(usable(machine)) <= gone
+    if set(usable(machine)) <= gone:
+        with pytest.raises(PlanError, match="no CPU may be used"):
+            plan(machine, request)
         return
+    decision = decide(machine, request)
+    result = decision.plan
+    busy = {cpu for instance in result.instances for cpu in instance.cpus}
+    assert set(decision.why) == set(numbers) - busy
     cpus = {cpu.cpu: cpu for cpu in machine.cpus}
     used = {cpu for instance in result.instances for cpu in instance.cpus} | set(result.housekeeping.cpus)
     assert not {cpus[cpu].core for cpu in used} & gone
