@@ -403,3 +403,21 @@ def test_the_table_shows_instances_reasons_and_warnings() -> None:
     assert "short-0   1-32     0     1        0     node 0" in text
     assert "warning: node 1 has no memory: instances there take it from node 0" in text
     assert "  short-0: sequences of 1 to 32 tokens" in text
+
+
+def test_a_layout_that_gives_every_core_away_still_runs_with_its_housekeeping_shared_aloud() -> None:
+    """8 + 16 cores on a node of 24, one of which housekeeping has: said, not refused, and never in silence."""
+    text = """
+version: 1
+housekeeping: {cpus: "0,48"}
+instances:
+  - {name: short,  replicas: 1, max_seqlen: 32,  cores: 8,  node: 0}
+  - {name: medium, replicas: 1, max_seqlen: 384, cores: 16, node: 0}
+  - {name: long,   replicas: 1, max_seqlen: 512, cpus: "24-47", membind: [1]}
+"""
+    result = layout_plan(machines["article"](), text)
+    assert placement(result) == {"short-0": span(0, 7), "medium-0": span(8, 23), "long-0": span(24, 47)}
+    assert result.housekeeping.shared
+    assert result.warnings == [
+        "housekeeping shares CPU 0 with instances: 24 cores are wanted and 23 are free without them"
+    ]
