@@ -17,7 +17,7 @@ from orchestrator.config.schema import InstanceGroup, Layout
 from orchestrator.config.words import cpus_in_words
 from orchestrator.plan import cost
 from orchestrator.plan.buckets import layout_buckets
-from orchestrator.plan.housekeeping import UNSETTLED, Kept, keep, keep_house, reserve
+from orchestrator.plan.housekeeping import UNSETTLED, Kept, as_configured, keep, keep_house
 from orchestrator.plan.model import Bucket, PlanError, Policy
 from orchestrator.plan.placed import Placed
 from topology.model import Machine
@@ -81,7 +81,7 @@ def _place(
     kept, rest = UNSETTLED, tuple(free)
     spare = min(len(free), budget) - demand
     if config is not None:
-        kept, rest = reserve(machine, free, free, 0, len(free), config)
+        kept, rest = as_configured(free, free, 0, config)
     elif spare > 0:
         number = min(max(cost.housekeeping_cores(demand + spare), 1), spare)
         kept, rest = keep(free, number, left_free)

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.config.cores import Core, core_id
+from orchestrator.config.cores import Core
 from orchestrator.config.schema import HousekeepingConfig
-from orchestrator.config.words import cpus_in_words
+from orchestrator.config.words import counted, cpus_in_words
 from orchestrator.plan import cost
 from orchestrator.plan.placed import Placed
 from topology.cpuset import parse_cpulist
-from topology.model import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +33,11 @@ class Kept:
 UNSETTLED = Kept((), (), "")
 
 
-def reserve(
-    machine: Machine,
-    cores: Sequence[Core],
-    pool: Sequence[Core],
-    wanted: int,
-    most: int,
-    config: HousekeepingConfig | None,
-) -> tuple[Kept, tuple[Core, ...]]:
+def reserve(cores: Sequence[Core], pool: Sequence[Core], wanted: int, most: int) -> tuple[Kept, tuple[Core, ...]]:
     """What is kept, and the pool without it. At least `wanted` cores stay in the pool.
 
     `cores` are all that may be used, `pool` those that instances may get, `most` how many the quota pays for.
     """
-    if config is not None:
-        return _as_configured(machine, pool, wanted, config)
     in_pool = {core.core for core in pool}
     spare = [core for core in cores if core.core not in in_pool]
     worth = cost.housekeeping_cores(len(pool))
@@ -93,18 +83,21 @@ def keep(cores: Sequence[Core], number: int, reason: str) -> tuple[Kept, tuple[C
     return Kept(cpus, kept, reason), tuple(core for core in cores if core.core not in chosen)
 
 
-def _as_configured(
-    machine: Machine, pool: Sequence[Core], wanted: int, config: HousekeepingConfig
+def as_configured(
+    cores: Sequence[Core], pool: Sequence[Core], wanted: int, config: HousekeepingConfig
 ) -> tuple[Kept, tuple[Core, ...]]:
+    """What the layout says, and the pool without its cores, if that leaves `wanted` of them; else shared, with a warning.
+
+    A core counts as housekeeping's own if its first PU is named; an SMT sibling alone takes no core from instances.
+    """
     cpus = parse_cpulist(config.cpus)
-    ids = {core_id(cpu) for cpu in machine.cpus if cpu.cpu in cpus and cpu.cpu in {c.pu for c in pool}}
-    own = tuple(core for core in pool if core.core in ids)
-    rest = tuple(core for core in pool if core.core not in ids)
+    own = tuple(core for core in cores if core.pu in cpus)
+    rest = tuple(core for core in pool if core.pu not in cpus)
     reason = "the layout says so"
     if config.shared:
         return Kept(tuple(sorted(cpus)), (), reason), tuple(pool)
     if len(rest) >= wanted:
         return Kept(tuple(sorted(cpus)), own, reason), rest
-    both = cpus_in_words(core.pu for core in own)
-    warning = f"housekeeping shares {both} with instances: without them {len(rest)} cores are left for {wanted}"
+    both = cpus_in_words(core.pu for core in pool if core.pu in cpus)
+    warning = f"housekeeping shares {both} with instances: without that {counted(len(rest), 'core')} would be left for {wanted}"
     return Kept(tuple(sorted(cpus)), (), reason, (warning,)), tuple(pool)

@@ -24,7 +24,7 @@ from orchestrator.config.words import counted, cpus_in_words, nodes_in_words
 from orchestrator.plan import cost
 from orchestrator.plan.buckets import Slot, slots
 from orchestrator.plan.fixed import place_layout
-from orchestrator.plan.housekeeping import Kept, keep_house, reserve
+from orchestrator.plan.housekeeping import Kept, as_configured, keep_house, reserve
 from orchestrator.plan.model import Housekeeping, InstanceName, Plan, PlanError, PlannedInstance, Policy
 from orchestrator.plan.placed import Placed
 from orchestrator.plan.pool import budget, narrowed, within_quota
@@ -127,9 +127,13 @@ def _chosen(
     warnings: list[str] = []
     with_memory = frozenset(node.node for node in machine.nodes if has_usable_memory(node))
     pool = narrowed(cores, wanted or 1, most, why, warnings)
-    pool = within_quota(machine, pool, most, with_memory, why)
     config = request.layout.housekeeping if request.layout is not None else None
-    kept, pool = reserve(machine, cores, pool, wanted or 1, most, config)
+    if config is not None:
+        kept, pool = as_configured(cores, pool, wanted or 1, config)
+        pool = within_quota(machine, pool, max(most - len(kept.cores), wanted or 1), with_memory, why)
+    else:
+        pool = within_quota(machine, pool, most, with_memory, why)
+        kept, pool = reserve(cores, pool, wanted or 1, most)
     regions = regions_of(pool, with_memory)
     if wanted is None:
         domain = max(len(domain) for region in regions for domain in region.domains)

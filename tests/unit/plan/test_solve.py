@@ -421,3 +421,13 @@ instances:
     assert result.warnings == [
         "housekeeping shares CPU 0 with instances: 24 cores are wanted and 23 are free without them"
     ]
+
+
+def test_housekeeping_of_a_layout_without_instances_is_paid_from_the_quota_as_well() -> None:
+    text = "version: 1\nhousekeeping: {cpus: '9'}\n"
+    result = layout_plan(build(cores_per_node=16, quota=4), text, instances=3)
+    assert placement(result) == {"short-0": [0], "medium-0": [1], "long-0": [2]}
+    assert result.housekeeping.cpus == [9]
+    crowded = layout_plan(build(cores_per_node=2), "version: 1\nhousekeeping: {cpus: '0'}\n", instances=2)
+    assert crowded.housekeeping.shared
+    assert crowded.warnings == ["housekeeping shares CPU 0 with instances: without that 1 core would be left for 2"]
