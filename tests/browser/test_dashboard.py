@@ -308,6 +308,29 @@ def test_a_failed_instance_is_told_first_with_its_error_and_what_to_do(
     expect(page).to_have_title(re.compile("^✖ degraded"))
 
 
+@pytest.mark.parametrize("state", ["backoff", "failed"])
+def test_what_the_orchestrator_says_of_a_state_in_words_too_is_told_once(
+    page: Page, simulation: Any, scenarios: Any, state: str
+) -> None:
+    verified = Verified([1], [0], "bind", 4, matches_plan=False, notes=["on CPU 1"])
+    said = [f"short-0 is in {state}: SIGKILL", "short-0 is not where it was planned: on CPU 1", "2 cores only"]
+    down = {"state": state, "last_error": "SIGKILL", "verified": verified}
+    watch(page, simulation, scenarios.two(0, short=down, warnings=said))
+    expect(page.locator("#problems li")).to_have_count(3)
+    expect(page.locator("#problems li").nth(2)).to_contain_text("2 cores only")
+
+
+def test_a_stream_that_ends_while_draining_is_said_to_have_stopped_as_asked(
+    page: Page, simulation: Any, scenarios: Any, console: Any
+) -> None:
+    console.expect("/api/")
+    watch(page, simulation, scenarios.two(0, state="draining"))
+    simulation.break_stream()
+    expect(page.locator("#banner")).to_contain_text(
+        "It was draining, so it has most likely stopped as it was asked to."
+    )
+
+
 def test_an_instance_that_recovered_takes_its_problem_away(page: Page, simulation: Any, scenarios: Any) -> None:
     watch(page, simulation, scenarios.two(0, short={"state": "backoff", "last_error": "exit 139"}))
     expect(page.locator("#problems")).to_contain_text("short-0 is in backoff: exit 139")
@@ -324,7 +347,7 @@ def test_an_instance_that_runs_elsewhere_than_planned_says_where_the_kernel_has_
     watch(page, simulation, scenarios.two(0, short={"verified": verified}))
     row = page.locator('#instances-table tbody[data-instance="short-0"]')
     expect(row.locator(".verified")).to_have_text("✖ no: thread 7 may run on CPU 1")
-    expect(page.locator("#problems")).to_contain_text("short-0 does not run where it was planned: thread 7 may run")
+    expect(page.locator("#problems")).to_contain_text("short-0 is not where it was planned: thread 7 may run")
 
 
 def test_draining_is_said_with_what_it_means(page: Page, simulation: Any, scenarios: Any) -> None:
@@ -709,11 +732,12 @@ def test_round_numbers_and_ranges_are_made_as_documented(page: Page, simulation:
     watch(page, simulation, scenarios.two(0))
     assert page.evaluate(
         """async () => {
-            const { ranges, number, duration, bytes, percent } = await import("/dashboard/view.js");
+            const { ranges, number, duration, effort, bytes, percent } = await import("/dashboard/view.js");
             const { linearTicks, logTicks, pathData, spread } = await import("/dashboard/charts.js");
             return {
                 ranges: [[], [3], [0, 1, 2, 48], [5, 4, 9, 10]].map(ranges),
                 number: [null, NaN, 0, 7, 0.4213, 7.06, 99.94, 128.4, 12345.6].map(number),
+                effort: [0.04, 59.9, 63, null].map(effort),
                 duration: [0, 59.9, 61, 3661, 90061, null].map(duration),
                 bytes: [null, 512, 1536, 327155712, 5e12].map(bytes),
                 percent: [0, 0.062, 0.5, 1].map(percent),
@@ -727,6 +751,7 @@ def test_round_numbers_and_ranges_are_made_as_documented(page: Page, simulation:
         "ranges": ["–", "3", "0–2, 48", "4–5, 9–10"],
         "number": ["–", "–", "0", "7", "0.42", "7.1", "99.9", "128", "12,346"],
         "duration": ["0 s", "59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h", "–"],
+        "effort": ["0.0 s", "59.9 s", "1 min 3 s", "–"],
         "bytes": ["–", "512 B", "1.5 KiB", "312 MiB", "4.5 TiB"],
         "percent": ["0 %", "6.2 %", "50 %", "100 %"],
         "linear": [

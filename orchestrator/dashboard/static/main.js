@@ -178,7 +178,8 @@ function showFeed() {
   setText(byId("summary"), phase === "stale" ? `When last heard of: ${summary}` : summary);
   const ago = phase === "stale" ? `${duration((Date.now() - receivedAt) / 1000)} ago` : "";
   if (phase === "stale") {
-    showBanner(`${staleText(feed)}.`, `What follows is from then: ${reason}. Trying again.`, ago);
+    const asked = status?.state === "draining" ? " It was draining, so it has most likely stopped as it was asked to." : "";
+    showBanner(`${staleText(feed)}.`, `What follows is from then: ${reason}.${asked} Trying again.`, ago);
     document.title = `stale · ${status?.model.id ?? "no state"} · orchestrator`;
   } else if (fault) {
     showBanner("This page failed to draw the state.", `${fault.message}. Reload it; orchestrator status shows the same.`, "");

@@ -221,7 +221,7 @@ export function problems(status, grown) {
       say("warn", `${one.name} is in ${one.state}`, one.last_error ?? "");
     }
     if (one.verified && !one.verified.matches_plan) {
-      say("warn", `${one.name} does not run where it was planned`, one.verified.notes.join("; "));
+      say("warn", `${one.name} is not where it was planned`, one.verified.notes.join("; "));
     }
     if (one.oldest_wait_ms >= LONG_WAIT_MS) {
       say("warn", `${one.name} keeps requests waiting`, "The oldest has waited for more than a second.");
@@ -246,7 +246,12 @@ export function problems(status, grown) {
   if (families.has("rejected")) say("warn", `Sequences were refused ${within}`, list("rejected"));
   if (families.has("restarted")) say("warn", `Restarts ${within}`, list("restarted"));
   if (families.has("malformed")) say("warn", `Malformed frames reached the router ${within}`, list("malformed"));
-  for (const warning of status.warnings) say("note", warning);
+  // The orchestrator puts some states into words too; what stands above already is not said twice.
+  const processes = [...status.instances, ...status.gateways, { name: "router", state: status.router.state }];
+  const told = [...found.map(({ what }) => what), ...processes.filter((one) => ["failed", "backoff"].includes(one.state)).map((one) => `${one.name} is in ${one.state}: `)];
+  for (const warning of status.warnings) {
+    if (!told.some((start) => warning.startsWith(start))) say("note", warning);
+  }
   return found.sort((a, b) => RANK[a.level] - RANK[b.level]);
 }
 

@@ -1,6 +1,6 @@
 // What are the figures of each instance, each bucket, the router and the gateways, now? Real tables, patched in place.
 
-import { Keyed, NONE, bucketText, bytes, duration, make, milliseconds, number, percent, plural, ranges, setAttribute, setText, showState } from "./view.js";
+import { Keyed, NONE, bucketText, bytes, effort, make, milliseconds, number, percent, plural, ranges, setAttribute, setText, showState } from "./view.js";
 
 const SMALLEST_FULL_BAR = 16; // sequences: below it a queue is no news and its bar stays short
 
@@ -219,7 +219,7 @@ export class ProcessList {
 const life = (one) => [
   ["pid", one.pid ?? NONE],
   ["restarts", number(one.restarts)],
-  ["CPU time", one.cpu_seconds === null ? NONE : duration(one.cpu_seconds)],
+  ["CPU time", effort(one.cpu_seconds)],
   ["RSS", bytes(one.rss_bytes)],
 ];
 
@@ -253,7 +253,7 @@ function gatewayFacts(gateway) {
     ["answers", [...classes].sort().map(([family, count]) => `${family} ${number(count)}`).join(", ") || "0", classes.has("5xx") ? "warn" : null],
     ["resubmitted", number(gateway.resubmitted)],
     ["late", number(gateway.late_replies)],
-    ["tokenizing", duration(gateway.tokenize_seconds)],
+    ["tokenizing", effort(gateway.tokenize_seconds)],
     ...life(gateway),
   ];
 }

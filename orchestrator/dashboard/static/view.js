@@ -109,6 +109,9 @@ export function duration(seconds) {
   return `${total} s`;
 }
 
+/** Seconds of computing: tenths where they are few. */
+export const effort = (seconds) => (Number.isFinite(seconds) && seconds < 60 ? `${seconds.toFixed(1)} s` : duration(seconds));
+
 const pad = (value) => String(value).padStart(2, "0");
 
 /** Seconds since the epoch as this browser's wall clock, the way its operator reads the logs. */
