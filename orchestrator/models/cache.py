@@ -39,29 +39,33 @@ class Cache:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.index = DigestIndex(root / INDEX)
+        self._told: set[str] = set()
 
     def find(self, name: str) -> Manifest | None:
         """The manifest of a whole and unharmed artefact; None, with a line in the log if there is a harmed one."""
         folder = self.root / name
+        if not folder.exists():
+            return None
+        found = self._read(folder)
+        if isinstance(found, Manifest):
+            return found
+        if name not in self._told:  # it is looked at once more under the lock
+            self._told.add(name)
+            log.warning("artefact=%s corrupt: %s; making it anew", folder, found)
+        return None
+
+    def _read(self, folder: Path) -> Manifest | str:
+        """The manifest, or what is wrong with the artefact."""
         try:
             manifest = manifests.decode(manifests.path_of(folder).read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            if folder.exists():
-                log.warning("artefact=%s corrupt: it has no manifest; making it anew", folder)
-            return None
-        except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
-            log.warning("artefact=%s corrupt: manifest unreadable (%s); making it anew", folder, error)
-            return None
+        except OSError as error:
+            return f"{manifests.MANIFEST}: {error.strerror}"
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return f"{manifests.MANIFEST}: {error}"
         if manifest.format != manifests.FORMAT:
-            log.warning(
-                "artefact=%s has format %d, wanted %d; making it anew", folder, manifest.format, manifests.FORMAT
-            )
-            return None
-        for file in manifest.files:
-            if problem := self._harm(folder, file):
-                log.warning("artefact=%s corrupt: %s; making it anew", folder, problem)
-                return None
-        return manifest
+            return f"it has format {manifest.format}, wanted is {manifests.FORMAT}"
+        problems = (self._harm(folder, file) for file in manifest.files)
+        return next((problem for problem in problems if problem), manifest)
 
     def _harm(self, folder: Path, file: SourceFile) -> str | None:
         path = folder / file.name

@@ -11,6 +11,7 @@ from orchestrator.models.documents import read
 from orchestrator.models.errors import ModelError
 
 LIMIT_FILES = ("sentence_bert_config.json", "sentence_distilbert_config.json")
+CONFIG = "config.json"
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 
@@ -100,7 +101,14 @@ def source_files(directory: Path) -> list[Path]:
     """
     modules = modules_of(directory)
     home = encoder_directory(directory)
-    files = [home / "config.json", *weight_files(home)]
+    if not (home / CONFIG).is_file():
+        raise ModelError(
+            "this is no model directory",
+            where=str(home),
+            why=f"there is no {CONFIG}",
+            remedy="name the directory that holds it, or download the model again",
+        )
+    files = [home / CONFIG, *weight_files(home)]
     optional = [directory / "modules.json", directory / "config_sentence_transformers.json", home / SAFETENSORS_INDEX]
     optional += [home / name for name in (*LIMIT_FILES, *tokenizer.FILES)]
     for module in modules[1:]:

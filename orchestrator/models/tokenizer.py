@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.models.documents import parse, read_bytes
+from orchestrator.models.documents import parse, read, read_bytes
 from orchestrator.models.errors import ModelError
 
 FILES = (
@@ -41,11 +41,25 @@ class Prepared(msgspec.Struct, frozen=True):
     """How many it adds to one text ([CLS] and [SEP]: 2)."""
 
 
+class TokenizerConfig(msgspec.Struct, frozen=True):
+    """tokenizer_config.json"""
+
+    tokenizer_class: str | None = None
+    do_lower_case: bool | None = None
+    strip_accents: bool | None = None
+    tokenize_chinese_chars: bool | None = None
+
+
+_PLAIN_CLASSES = {"PreTrainedTokenizerFast", "TokenizersBackend"}
+"""Classes that take tokenizer.json as it is. BERT's own class overrides its normaliser by tokenizer_config.json."""
+
+
 def prepare_tokenizer(directory: Path, *, vocab_size: int, lowercase: bool) -> Prepared:
     """From tokenizer.json, or converted from vocabulary files. ModelError if there is none or it does not fit the model."""
     path = directory / "tokenizer.json"
     if path.is_file():
         document = parse(read_bytes(path, "the tokenizer"), dict[str, Any], path, "the tokenizer")
+        document = _follow_config(document, directory / "tokenizer_config.json")
     else:
         path, document = _convert(directory)
     return finish(document, path, vocab_size=vocab_size, lowercase=lowercase)
@@ -85,6 +99,22 @@ def finish(document: dict[str, Any], path: Path, *, vocab_size: int, lowercase: 
             remedy="use the tokenizer that came with the model",
         )
     return Prepared(text.encode("utf-8"), int(tokenizer.num_special_tokens_to_add(False)))
+
+
+def _follow_config(document: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What tokenizer_config.json says of letters goes before what tokenizer.json says, as in transformers."""
+    normalizer = document.get("normalizer")
+    if not path.is_file() or not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
+        return document
+    config = read(path, TokenizerConfig, "the configuration of the tokenizer")
+    if config.tokenizer_class in _PLAIN_CLASSES:
+        return document
+    said = {
+        "lowercase": config.do_lower_case,
+        "strip_accents": config.strip_accents,
+        "handle_chinese_chars": config.tokenize_chinese_chars,
+    }
+    return {**document, "normalizer": normalizer | {rule: value for rule, value in said.items() if value is not None}}
 
 
 def _convert(directory: Path) -> tuple[Path, dict[str, Any]]:

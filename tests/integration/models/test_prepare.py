@@ -171,6 +171,50 @@ def test_a_change_of_any_source_is_another_artefact(tiny: ModuleType, model: Pat
     assert len(folders(tmp_path / "cache")) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.json", "this is no model directory: there is no config.json"),
+        ("model.safetensors", "no weights: there is no model.safetensors"),
+        ("tokenizer.json", "no tokenizer: there is neither tokenizer.json nor one of vocab.txt"),
+        ("1_Pooling/config.json", "1_Pooling/config.json: cannot read the pooling: there is no such file"),
+        ("2_Dense/config.json", "2_Dense/config.json: cannot read a dense layer: there is no such file"),
+        ("2_Dense/model.safetensors", "2_Dense: no weights: there is no model.safetensors"),
+    ],
+)
+def test_a_missing_file_is_named_and_nothing_is_left_in_the_cache(
+    tiny: ModuleType, tmp_path: Path, name: str, words: str
+) -> None:
+    model = tiny.write(tmp_path / "tiny", tiny.CASES["bert-concatenated"])
+    (model / name).unlink()
+    with pytest.raises(ModelError) as raised:
+        prepare(str(model), cache=tmp_path / "cache")
+    assert words in str(raised.value)
+    assert raised.value.unworkable
+    assert not (tmp_path / "cache").exists() or folders(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("linear.weight", None, "linear.weight [16, 64] is missing"),
+        ("linear.weight", np.zeros((64, 16), np.float32), "linear.weight has shape [64, 16]"),
+        ("linear.bias", np.full(16, np.nan, np.float32), "linear.bias holds 16 values that are NaN"),
+    ],
+)
+def test_the_weights_of_a_dense_layer_are_checked_like_those_of_the_encoder(
+    tiny: ModuleType, tmp_path: Path, name: str, value: np.ndarray | None, words: str
+) -> None:
+    model = tiny.write(tmp_path / "tiny", tiny.CASES["bert-concatenated"])
+    path = model / "2_Dense" / "model.safetensors"
+    tensors = {key: tensor for key, tensor in load_file(path).items() if key != name}
+    save_file(tensors if value is None else tensors | {name: value}, path)
+    with pytest.raises(ModelError) as raised:
+        prepare(str(model), cache=tmp_path / "cache")
+    assert f"{path}: cannot use these weights: tensor {words}" in str(raised.value)
+    assert folders(tmp_path / "cache") == []
+
+
 def test_a_readme_is_no_source(model: Path, tmp_path: Path) -> None:
     prepare(str(model), cache=tmp_path / "cache")
     (model / "README.md").write_text("news")

@@ -52,9 +52,10 @@ def test_a_hub_id_is_found_in_the_local_cache_without_the_tools_of_the_hub(tiny:
     assert resolve("some/Model-v1.5") == Directory("some/Model-v1.5", "Model-v1.5", snapshot)
 
 
-def test_a_snapshot_that_is_not_whole_is_not_taken(tiny: ModuleType, hub: Path) -> None:
+@pytest.mark.parametrize("missing", ["model.safetensors", "config.json"])
+def test_a_snapshot_that_is_not_whole_is_not_taken(tiny: ModuleType, hub: Path, missing: str) -> None:
     snapshot = store(tiny, hub, "models--some--model")
-    (snapshot / "model.safetensors").unlink()
+    (snapshot / missing).unlink()
     assert cached_snapshot("some/model") is None
 
 

@@ -99,3 +99,30 @@ def test_a_tokenizer_that_gives_no_tokens_is_refused(tmp_path: Path) -> None:
 def test_a_directory_without_any_tokenizer_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"neither tokenizer\.json nor one of vocab\.txt, vocab\.json"):
         prepare(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "text", "same_as"),
+    [
+        ({"do_lower_case": False}, "HELLO", "[UNK]"),
+        ({"do_lower_case": True}, "HELLO", "hello"),
+        ({}, "HELLO", "hello"),
+        ({"strip_accents": False}, "naïve", "[UNK]"),
+        ({"do_lower_case": None, "strip_accents": None}, "NAÏVE", "naive"),
+        ({"do_lower_case": False, "tokenizer_class": "PreTrainedTokenizerFast"}, "HELLO", "hello"),
+    ],
+)
+def test_the_configuration_of_the_tokenizer_decides_about_letters_as_in_transformers(
+    tmp_path: Path, config: dict[str, Any], text: str, same_as: str
+) -> None:
+    write(tmp_path, tokenizer_document())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | config))
+    tokenizer = Tokenizer.from_str(prepare(tmp_path).data.decode())
+    assert tokenizer.encode(text).ids == tokenizer.encode(same_as).ids
+
+
+def test_a_configuration_of_the_tokenizer_that_is_none_is_refused_by_file(tmp_path: Path) -> None:
+    write(tmp_path, tokenizer_document())
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": "yes"}')
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json: cannot understand.*\$\.do_lower_case"):
+        prepare(tmp_path)
