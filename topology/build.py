@@ -22,6 +22,9 @@ _UNKNOWN_IDS = frozenset({-1, 0xFFFF})
 CAPACITY_GAP = 1.25
 """Two core kinds differ at least by this ratio of cpu_capacity; favoured cores of one kind differ by a few per cent."""
 
+_LOCAL_DISTANCE = 10
+"""Of every node to itself, by the ACPI specification (SLIT) and include/linux/topology.h."""
+
 _MOST_EXAMPLES = 3
 
 
@@ -333,7 +336,13 @@ def _distances(node: int, row: tuple[int, ...] | None, order: list[int], warning
             f"node{node}/distance has {len(row)} entries for {len(order)} online nodes; the distances of node {node} are left out"
         )
         return {}
-    return dict(zip(order, row, strict=True))
+    distances = dict(zip(order, row, strict=True))
+    if distances[node] != _LOCAL_DISTANCE or min(row) < _LOCAL_DISTANCE:
+        warnings.append(
+            f"node{node}/distance is {' '.join(map(str, row))}: a node is {_LOCAL_DISTANCE} from itself and no other is nearer; "
+            "check the tree"
+        )
+    return distances
 
 
 def _has_memory(node: int, facts: Facts) -> bool:

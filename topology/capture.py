@@ -21,7 +21,7 @@ from topology.cpuset import format_cpulist
 from topology.limits import MOUNT_TABLES, STATUS_KEYS, process_affinity
 from topology.model import Machine, TopologyError
 from topology.sysfs import read_facts
-from topology.tree import DiskTree, MemoryTree, RecordingTree, Tree, open_archive
+from topology.tree import DiskTree, MemoryTree, RecordingTree, Tree, open_archive, read_file
 
 _DESCENDED = re.compile(r"(?:cpu|node|index)\d+\Z")
 _LIMITING = frozenset({"", "cpu", "cpuset"})
@@ -38,7 +38,7 @@ def write_capture(sysroot: Path, archive: Path) -> Machine:
         tree = DiskTree(sysroot)
         affinity = process_affinity() if sysroot.resolve() == Path("/") else None
     else:
-        tree, affinity = open_archive(sysroot), None
+        tree, affinity = open_archive(sysroot, read_file(sysroot)), None
     recording = RecordingTree(tree)
     machine = build(read_facts(recording, affinity=affinity))
     files = {path: _cleaned(path, text) for path, text in recording.files.items()}

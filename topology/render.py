@@ -293,18 +293,26 @@ def _grid(cores: list[int], cells: dict[int, str], size: int, indent: str, width
 
 def _domain_names(machine: Machine) -> dict[int, str]:
     """Last-level domain → the level and number the JSON gives it."""
+    last, l3, l2 = (_members(machine, field) for field in ("llc", "l3", "l2"))
     names: dict[int, str] = {}
-    for cpu in machine.cpus:
-        if cpu.llc is None or cpu.llc in names:
-            continue
-        mates = [other for other in machine.cpus if other.llc == cpu.llc]
-        if cpu.l3 is not None and [other for other in machine.cpus if other.l3 == cpu.l3] == mates:
-            names[cpu.llc] = f"L3 {cpu.l3}"
-        elif cpu.l2 is not None and [other for other in machine.cpus if other.l2 == cpu.l2] == mates:
-            names[cpu.llc] = f"L2 {cpu.l2}"
+    for domain, cpus in last.items():
+        first = cpus[0]
+        if first.l3 is not None and l3[first.l3] == cpus:
+            names[domain] = f"L3 {first.l3}"
+        elif first.l2 is not None and l2[first.l2] == cpus:
+            names[domain] = f"L2 {first.l2}"
         else:
-            names[cpu.llc] = f"cache {cpu.llc}"
+            names[domain] = f"cache {domain}"
     return names
+
+
+def _members(machine: Machine, field: str) -> dict[int, list[Cpu]]:
+    members: dict[int, list[Cpu]] = {}
+    for cpu in machine.cpus:
+        domain = getattr(cpu, field)
+        if domain is not None:
+            members.setdefault(domain, []).append(cpu)
+    return members
 
 
 def _cells(machine: Machine, reserved: frozenset[int]) -> dict[int, str]:

@@ -18,14 +18,13 @@ from topology.cpuset import format_cpulist, parse_cpulist, parse_mask
 from topology.facts import CacheFacts, CpuFacts, Facts, NodeFacts
 from topology.limits import parsed, process_affinity, read_limits
 from topology.model import Machine, TopologyError
-from topology.tree import DiskTree, Tree, open_archive
+from topology.tree import GZIP, DiskTree, Tree, open_archive, read_file
 
 _CPU = "sys/devices/system/cpu"
 _NODE = "sys/devices/system/node"
 _CPU_NAME = re.compile(r"cpu(\d+)\Z")
 _NODE_NAME = re.compile(r"node(\d+)\Z")
 _INDEX_NAME = re.compile(r"index\d+\Z")
-_GZIP = b"\x1f\x8b"
 _PAGE = 4096
 
 # (list, mask) by preference: the names since Linux 5.3, then those before it.
@@ -44,19 +43,13 @@ def read_machine(sysroot: Path = Path("/")) -> Machine:
     if sysroot.is_dir():
         live = sysroot.resolve() == Path("/")
         return build(read_facts(DiskTree(sysroot), affinity=process_affinity() if live else None))
-    try:
-        with sysroot.open("rb") as file:
-            start = file.read(2)
-    except OSError as error:
-        raise TopologyError(
-            f"{sysroot}: cannot be read: {error.strerror}; name the root directory of a tree"
-        ) from error
-    if start == _GZIP:
-        return build(read_facts(open_archive(sysroot)))
+    content = read_file(sysroot)
+    if content.startswith(GZIP):
+        return build(read_facts(open_archive(sysroot, content)))
     from topology.lscpu import parse_lscpu  # only this path needs it
 
     try:
-        text = sysroot.read_text("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise TopologyError(
             f"{sysroot}: neither a directory, nor a capture, nor text of lscpu; name the root directory of a tree"
@@ -93,8 +86,11 @@ class _Reader:
             )
         if online is None:
             online = self._online_one_by_one(directories, listed) if directories else listed
-        if present is None:
-            present = frozenset(directories) | online
+        if not present:
+            if present is not None:
+                self._warnings.append(f"{_CPU}/present is empty; the CPU directories are taken for it")
+            present = directories | online
+        self._compare_online(online, present & directories)
         if directories and not online <= directories:
             raise TopologyError(
                 f"{self._tree.origin}{_CPU}/online names CPUs {format_cpulist(online - directories)}, and there is no directory "
@@ -123,6 +119,14 @@ class _Reader:
             warnings=tuple(self._warnings),
             source="sysfs" if directories else "cpuinfo",
         )
+
+    def _compare_online(self, online: frozenset[int], directories: frozenset[int]) -> None:
+        """A list cut off, or one that a container's host narrowed (lxcfs), against the CPUs' own files."""
+        denied = [cpu for cpu in sorted(directories - online) if self._integer(f"{_CPU}/cpu{cpu}/online") == 1]
+        if denied:
+            self._warnings.append(
+                f"CPUs {format_cpulist(denied)} are not in {_CPU}/online, though their own files say online; counted as offline"
+            )
 
     def _online_one_by_one(self, directories: frozenset[int], listed: frozenset[int]) -> frozenset[int]:
         """Kernels before 2.6.29 have no list. A CPU that cannot be switched off (cpu0 on x86) has no `online` file."""
@@ -211,12 +215,18 @@ class _Reader:
                 f"nodes {sorted(directories - numbers)} have directories and are not in {_NODE}/online; they are left out"
             )
         nodes = {node: self._node(node) for node in sorted(numbers)}
+        self._miss(nodes, "meminfo", [node for node, facts in nodes.items() if facts.memory_bytes is None])
+        self._miss(nodes, "distance", [node for node, facts in nodes.items() if facts.distances is None])
         if len(nodes) == 1:
             ((node, facts),) = nodes.items()
             if facts.memory_bytes is None:  # all memory of the machine is on its one node
                 total, free = self._meminfo("proc/meminfo", r"")
                 nodes[node] = replace(facts, memory_bytes=total, free_bytes=free)
         return nodes
+
+    def _miss(self, nodes: dict[int, NodeFacts], name: str, missing: list[int]) -> None:
+        if missing and len(missing) < len(nodes):
+            self._warnings.append(f"nodes {format_cpulist(missing)} have no {name} and the others do; read as unknown")
 
     def _node(self, node: int) -> NodeFacts:
         directory = f"{_NODE}/node{node}"

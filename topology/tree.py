@@ -6,6 +6,7 @@ Absent is an answer (None): a kernel leaves out what it does not know. Present a
 from __future__ import annotations
 
 import errno
+import io
 import os
 import tarfile
 import zlib
@@ -23,6 +24,8 @@ _PAGE = 4096
 _CHUNK = 1 << 16
 _LARGEST_FILE = 64 << 20
 """Bytes; /proc/cpuinfo of 8,192 CPUs has about 12 million."""
+GZIP = b"\x1f\x8b"
+"""How a capture begins."""
 
 
 class Tree(Protocol):
@@ -138,13 +141,27 @@ class RecordingTree:
         return self.listed[path]
 
 
-def open_archive(archive: Path) -> MemoryTree:
+def read_file(path: Path) -> bytes:
+    """All of a file or of a pipe (`--sysroot <(ssh host lscpu -p)`), read once. TopologyError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise TopologyError(f"{path}: cannot be read: {error.strerror}; name the root directory of a tree") from error
+    if len(content) > _LARGEST_FILE:
+        raise TopologyError(
+            f"{path}: more than {_LARGEST_FILE >> 20} MB; name a tree, a capture or a file of lscpu output"
+        )
+    return content
+
+
+def open_archive(archive: Path, content: bytes) -> MemoryTree:
     """The files of a `topology --capture` archive (gzip tar), read without unpacking. TopologyError if it is none."""
     files: dict[str, str] = {}
     directories: list[str] = []
     total = 0
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
             for member in tar:
                 path = member.name.removeprefix("./").strip("/")
                 if member.isdir():
@@ -154,9 +171,9 @@ def open_archive(archive: Path) -> MemoryTree:
                 total += member.size
                 if total > _LARGEST_FILE:
                     raise TopologyError(f"{archive}: more than {_LARGEST_FILE >> 20} MB unpacked; this is no capture")
-                content = tar.extractfile(member) if member.isfile() else None
-                if content is not None:
-                    files[path] = content.read().decode("utf-8", "backslashreplace")
+                packed = tar.extractfile(member) if member.isfile() else None
+                if packed is not None:
+                    files[path] = packed.read().decode("utf-8", "backslashreplace")
                 else:  # a link such as cpu0/node0: its name says all
                     directories.append(path)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:

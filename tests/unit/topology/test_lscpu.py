@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -222,3 +223,14 @@ def test_a_file_of_neither_kind_is_an_error(tmp_path: Path, content: bytes, mess
 
     with pytest.raises(TopologyError, match=message):
         read_machine(file)
+
+
+def test_read_machine_takes_a_pipe_which_can_be_read_only_once() -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, parsable().encode())
+        os.close(writing)
+
+        assert len(read_machine(Path(f"/dev/fd/{reading}")).cpus) == 16
+    finally:
+        os.close(reading)

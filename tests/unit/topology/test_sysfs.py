@@ -493,6 +493,39 @@ def test_online_cpus_missing_from_present_are_counted_and_said(two_sockets: Buil
 
 
 @pytest.mark.parametrize(
+    ("path", "content", "warning"),
+    [
+        (
+            f"{CPU}/online",
+            "0-13\n",
+            f"CPUs 14-15 are not in {CPU}/online, though their own files say online; counted as offline",
+        ),
+        (f"{CPU}/present", "\n", f"{CPU}/present is empty; the CPU directories are taken for it"),
+        (f"{NODE}/node1/meminfo", "", "nodes 1 have no meminfo and the others do; read as unknown"),
+        (f"{NODE}/node0/distance", "\n", "nodes 0 have no distance and the others do; read as unknown"),
+        (
+            f"{NODE}/node1/distance",
+            "21 1",
+            "node1/distance is 21 1: a node is 10 from itself and no other is nearer; check the tree",
+        ),
+        (
+            f"{NODE}/node0/distance",
+            "10 2",
+            "node0/distance is 10 2: a node is 10 from itself and no other is nearer; check the tree",
+        ),
+        (
+            f"{NODE}/online",
+            "0\n",
+            f"nodes [1] have directories and are not in {NODE}/online; they are left out",
+        ),
+        (f"{NODE}/online", "0-2\n", f"{NODE}/online names nodes [2] that have no directory; they are left out"),
+    ],
+)
+def test_what_can_be_survived_is_said(two_sockets: Builder, read: Read, path: str, content: str, warning: str) -> None:
+    assert warning in read({**two_sockets().files(), path: content}).warnings
+
+
+@pytest.mark.parametrize(
     ("path", "content", "message"),
     [
         (f"{CPU}/online", "0-7,\n", "cpu/online: not a CPU list: '0-7,\\n', at position 4: a number is missing"),
