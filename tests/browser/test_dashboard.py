@@ -532,8 +532,14 @@ def test_the_map_is_walked_by_keyboard_and_tells_each_core_in_words(
     page.keyboard.press("End")
     expect(tip).to_contain_text("CPU 191: offline")
     simulation.push(scenarios.large(1, housekeeping_cpus=[0]))
+    expect(page.locator("#facts")).to_contain_text("10 min 1 s")
     expect(page.locator("#map .core:focus")).to_have_attribute("data-core", "191")
+    expect(tip).to_contain_text("CPU 191: offline")
     page.keyboard.press("Escape")
+    expect(tip).to_be_hidden()
+    simulation.push(scenarios.large(2, housekeeping_cpus=[0, 24]))
+    expect(page.locator("#facts")).to_contain_text("10 min 2 s")
+    expect(page.locator("#map .core:focus")).to_have_attribute("data-core", "191")
     expect(tip).to_be_hidden()
 
 

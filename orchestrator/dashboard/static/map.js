@@ -106,13 +106,14 @@ export class MachineMap {
     const kinds = new Set(machine.cpus.map((cpu) => roleOf(cpu).kind));
     this.keys.show(Object.keys(KINDS).filter((kind) => kinds.has(kind) && kind !== "instance"), (kind) => kind);
 
+    const told = !this.tip.hidden;
     const focused = this.place.contains(document.activeElement) ? document.activeElement.dataset.core : null;
     this.place.replaceChildren(...groupBy(machine.cpus, "package").map(([id, cpus]) => this.package(id, cpus)));
     const cells = [...this.place.querySelectorAll(".core")];
     this.focusable = cells.find((cell) => cell.dataset.core === focused) ?? cells[0] ?? null;
     if (this.focusable) setAttribute(this.focusable, "tabindex", "0");
-    if (focused !== null) this.focusable?.focus();
-    else this.hover(null);
+    if (focused !== null) this.focusable?.focus({ preventScroll: true });
+    if (focused === null || !told) this.hover(null); // one that Escape closed stays closed
   }
 
   package(id, cpus) {
