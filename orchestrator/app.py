@@ -8,14 +8,14 @@ import os
 import random
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orchestrator import __version__
+from orchestrator.claims import ClaimError, Claims
 from orchestrator.config.check import check_layout
 from orchestrator.config.load import LayoutErrors, load_layout
 from orchestrator.config.schema import Layout, layout_max_seqlen
@@ -65,6 +65,7 @@ class Options:
     port: int | None
     runtime: Path
     cache: Path
+    claim_scope: str = "host"
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def settled_layout(options: Options) -> Layout:
     return msgspec.structs.replace(layout, **said)
 
 
-def prelude(options: Options, layout: Layout, say: Callable[[str], None]) -> Prelude:
-    """Reads the machine, prepares the model and makes the plan. AppError says which of them cannot be."""
+def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims: Claims) -> Prelude:
+    """Reads the machine, prepares the model, makes the plan and claims its CPUs. AppError says which of them cannot be."""
     from orchestrator.models import ModelError, prepare
 
     try:
@@ -131,10 +132,24 @@ def prelude(options: Options, layout: Layout, say: Callable[[str], None]) -> Pre
         batching=layout.batching,
         limits=layout.limits,
     )
-    try:
-        return Prelude(machine, prepared, plan(machine, request))
-    except PlanError as error:
-        raise AppError(str(error), unworkable=True) from None
+    return Prelude(machine, prepared, _claimed_plan(machine, request, claims, shared="overlap" in layout.allow))
+
+
+def _claimed_plan(machine: Machine, request: PlanRequest, claims: Claims, shared: bool) -> Plan:
+    """A plan around what other orchestrators hold, with its own CPUs claimed, unless the layout allows overlap."""
+    while True:
+        taken = {} if shared else claims.taken(cpu.cpu for cpu in machine.cpus if cpu.allowed)
+        try:
+            made = plan(machine, msgspec.structs.replace(request, taken=taken))
+        except PlanError as error:
+            raise AppError(str(error), unworkable=not taken) from None
+        if shared:
+            return made
+        try:
+            claims.claim(cpu for instance in made.instances for cpu in instance.cpus)
+        except ClaimError:
+            continue  # somebody was faster; plan again around them
+        return made
 
 
 def _several_nodes_need_libnuma(machine: Machine) -> None:
@@ -169,9 +184,10 @@ def run(
         scrub_environment()
         layout = settled_layout(options)
         listener = held.enter_context(_listen(layout.host, layout.port))
-        before = prelude(options, layout, say)
+        claims = held.enter_context(closing(Claims(options.claim_scope)))
+        before = prelude(options, layout, say, claims)
         on_plan(before, layout)
-        deployment = deploy(before, layout, options, listener)
+        deployment = deploy(before, layout, options, listener, claims)
         supervisor = Supervisor(deployment, notifier, random.Random(), log)
         try:
             asyncio.run(supervisor.run(on_ready))
@@ -223,7 +239,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.socket) -> Deployment:
+def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.socket, claims: Claims) -> Deployment:
     """From plan and model to the specification of every process."""
     prepared, planned = before.prepared, before.plan
     front = f"ipc://{options.runtime / 'front.sock'}"
@@ -290,6 +306,7 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
         control_socket=options.runtime / "control.sock",
         timing=Timing(),
         warnings=before.machine.warnings,
+        chore=claims.attend,
     )
 
 
@@ -299,6 +316,3 @@ def warmup_shapes(instance: PlannedInstance, max_batch_tokens: int) -> list[tupl
     high = min(instance.bucket.max if instance.bucket else instance.max_seqlen, instance.max_seqlen)
     low = min(low, high)
     return sorted({(1, low), (1, high), (max(1, max_batch_tokens // low), low)})
-
-
-__all__ = ["AppError", "Options", "Prelude", "__version__", "deploy", "prelude", "run", "settled_layout"]

@@ -41,10 +41,12 @@ class System:
         self.runtime = runtime
         self.log = runtime.parent / f"{runtime.name}.log"
         self.errors = self.log.open("wb")
+        # Tests run beside one another, and beside whatever serves on this machine: each has the cores for itself.
+        world = {**os.environ, "ORCHESTRATOR_CLAIM_SCOPE": str(runtime)[-60:], **environment}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.cli.main", "up", "--port", "0", "--runtime-dir", str(runtime),
              "--cache-dir", str(cache), *arguments],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, env=world,
         )  # fmt: skip
         self.printed: list[str] = []
         self.port = 0

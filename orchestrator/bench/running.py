@@ -65,7 +65,11 @@ def running(arguments: Sequence[str], cache: Path | None = None) -> Iterator[Run
         log = runtime / "log"
         with log.open("wb") as errors:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env={**os.environ}
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "ORCHESTRATOR_CLAIM_SCOPE": runtime.name},
             )
         assert process.stdout is not None
         try:

@@ -44,3 +44,8 @@ def add_cache_dir(parser: argparse.ArgumentParser) -> None:
 
 def cache_dir(args: argparse.Namespace) -> Path:
     return cache_folder(args.cache_dir, os.environ)
+
+
+def claim_scope() -> str:
+    """Orchestrators share out the cores of a host among themselves; $ORCHESTRATOR_CLAIM_SCOPE keeps worlds apart, such as tests."""
+    return os.environ.get("ORCHESTRATOR_CLAIM_SCOPE", "host")

@@ -9,7 +9,7 @@ from typing import get_args
 from orchestrator.app import AppError, Options, Prelude
 from orchestrator.app import run as serve
 from orchestrator.cli.errors import FAILED, UNWORKABLE, CommandError
-from orchestrator.cli.options import add_cache_dir, add_runtime_dir, cache_dir, count_or_auto, runtime_dir
+from orchestrator.cli.options import add_cache_dir, add_runtime_dir, cache_dir, claim_scope, count_or_auto, runtime_dir
 from orchestrator.config.schema import Engine, Layout, Policy, Precision, option
 from orchestrator.plan.explain import table as plan_table
 from orchestrator.status import Status
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         port=args.port,
         runtime=runtime_dir(args),
         cache=cache_dir(args),
+        claim_scope=claim_scope(),
     )
     try:
         all_answered = serve(options, say=log_to_stderr, log=log_to_stderr, on_plan=_show_plan, on_ready=_show_ready)

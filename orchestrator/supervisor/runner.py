@@ -86,6 +86,8 @@ class Deployment:
     control_socket: Path
     timing: Timing = field(default_factory=Timing)
     warnings: tuple[str, ...] = ()
+    chore: Callable[[], None] = lambda: None
+    """Something small that is due about once a second."""
 
 
 class Supervisor:
@@ -355,6 +357,7 @@ class Supervisor:
         while True:
             await self._either(self._publish_soon.wait(), within=PUBLISH_SECONDS)
             self._publish_soon.clear()
+            self._what.chore()
             self._observer.measure()
             status = self.status()
             body = msgspec.Raw(msgspec.json.encode(status))

@@ -176,6 +176,6 @@ def test_the_diagram_shows_every_row_of_the_table() -> None:
 
 
 def test_every_state_can_be_left_and_reached() -> None:
-    reached = {after for after in TABLE.values()} | {State.INITIAL}
+    reached = set(TABLE.values()) | {State.INITIAL}
     assert reached == set(State)
     assert {state for state, _ in TABLE} == set(State)
