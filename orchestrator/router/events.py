@@ -185,7 +185,6 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     rows: list[int]
     flight: Flight
     infer_us: int
-    now: Seconds
 
 
 class Refuse(msgspec.Struct, frozen=True, gc=False):

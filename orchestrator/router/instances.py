@@ -8,8 +8,8 @@ from orchestrator.plan.model import PlannedInstance
 from orchestrator.router.buckets import LengthClasses
 from orchestrator.router.cost import CostTable, Predictor
 from orchestrator.router.events import Flight, Seconds
+from orchestrator.router.meter import InstanceCounts
 from orchestrator.router.queue import LengthQueue
-from orchestrator.router.report import InstanceCounts
 
 NO_INCARNATION = -1
 
@@ -17,7 +17,7 @@ NO_INCARNATION = -1
 class Lane:
     """A queue and the instances that it belongs to."""
 
-    __slots__ = ("homes", "idle", "index", "prefetch_due", "queue")
+    __slots__ = ("homes", "idle", "index", "prefetch_due", "queue", "steal_due")
 
     def __init__(self, index: int, homes: list[Instance], classes: LengthClasses) -> None:
         self.index = index
@@ -27,6 +27,8 @@ class Lane:
         self.queue = LengthQueue(classes)
         self.prefetch_due: Seconds = inf
         """No home can take a batch in advance before this time."""
+        self.steal_due: Seconds = -inf
+        """No other instance looks for work here before this time: it has just looked and left it to the homes."""
 
 
 class Instance:

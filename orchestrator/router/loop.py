@@ -380,9 +380,7 @@ class RouterLoop:
     def _reply(self, action: Reply, result: wire.BatchResult) -> bool:
         """Sends the rows of one request's sequences; False if the client has gone."""
         flight, items = action.flight, action.items
-        instance = self.core.instance_of(flight.instance)
-        if instance is None:
-            raise LookupError(f"a reply from {flight.instance}, which nobody knows")
+        instance = self.core.roster.instances[flight.instance]
         rows = result.rows
         sizes = result.row_bytes
         if len(sizes) == 1:

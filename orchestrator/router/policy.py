@@ -14,6 +14,7 @@ A policy is a row of this table; the core asks the functions below and knows no 
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final, Literal
 
 import msgspec
@@ -46,36 +47,69 @@ MARGIN_SECONDS: Final = 0.3e-3
 PREFETCH_SECONDS: Final = 2e-3
 
 
-def home_free_at(lane: Lane, now: Seconds) -> Seconds:
-    """When the first of the lane's connected homes will be free; infinity without any."""
-    return min((home.free_at(now) for home in lane.homes if home.connected), default=float("inf"))
+class HomeOutlook(msgspec.Struct, frozen=True):
+    """When the connected homes of a lane will have time for what waits in it."""
+
+    free_at: Seconds
+    """When the first of them is free; infinity without any."""
+    through_at: Seconds
+    """When they would be through with all that waits."""
+
+    @staticmethod
+    def of(lane: Lane, now: Seconds) -> HomeOutlook:
+        free, speed, shape = inf, 0.0, None
+        for home in lane.homes:
+            if home.connected:
+                free = min(free, home.free_at(now))
+                speed += 1.0 / home.predictor.factor
+                shape = home.predictor.shape
+        if shape is None:
+            return HomeOutlook(inf, inf)
+        return HomeOutlook(free, free + lane.queue.backlog(shape) / speed)
 
 
 def quickest(lane: Lane, length: int) -> Seconds:
     """Seconds that the fastest connected home takes for one sequence; infinity without any."""
     return min(
         (home.predictor.seconds(length, 1) for home in lane.homes if home.connected and home.holds >= length),
-        default=float("inf"),
+        default=inf,
     )
 
 
-def time_to_steal(thief: Instance, lane: Lane, item: Item, now: Seconds) -> Seconds:
+def time_to_steal(thief: Instance, lane: Lane, item: Item, outlook: HomeOutlook, now: Seconds) -> Seconds:
     """How many seconds of work the idle `thief` may take over from `lane`, beginning with `item`; 0 = it should not.
 
     A larger instance is measured against the time when home would be through with all that waits. A smaller one, whose
     short sequences would wait behind what it takes, only against the time when home would be through with this one.
     """
+    if outlook.free_at == inf:
+        return inf
     alone = thief.predictor.seconds(item.length, 1)
-    free = home_free_at(lane, now)
-    if free == float("inf"):
-        return free
-    end = free + quickest(lane, item.length)
+    end = outlook.free_at + quickest(lane, item.length)
     if thief.bucket[1] >= lane.homes[0].bucket[1]:
-        connected = [home for home in lane.homes if home.connected]
-        speed = sum(1.0 / home.predictor.factor for home in connected)
-        end = max(end, free + lane.queue.backlog(connected[0].predictor.shape) / speed)
+        end = max(end, outlook.through_at)
     spare = end - now - MARGIN_SECONDS - MARGIN_SHARE * alone
     return spare if spare > alone else 0.0
+
+
+def earliest_finish(lanes: list[Lane], length: int, now: Seconds) -> Seconds:
+    """The earliest time at which a sequence that arrives now could be answered; `now` where too little was observed.
+
+    Deliberately hopeful: it starts at once where anybody is free, or after the shortest of all lanes otherwise, so that what
+    is refused at the door could not have been served.
+    """
+    best = inf
+    for lane in lanes:
+        homes = [home for home in lane.homes if home.connected and home.holds >= length]
+        if not homes:
+            continue
+        if not all(home.predictor.trusted for home in homes):
+            return now
+        outlook = HomeOutlook.of(lane, now)
+        # Batches gain against one at a time; half of it is more than they were ever seen to.
+        start = outlook.free_at + 0.5 * (outlook.through_at - outlook.free_at)
+        best = min(best, start + quickest(lane, length))
+    return now if best == inf else best
 
 
 def leave_to_a_busy_one(candidate: Instance, lane: Lane, item: Item, now: Seconds) -> bool:
@@ -93,5 +127,5 @@ def prefetch_from(instance: Instance) -> Seconds:
     """When this busy instance may be given a batch in advance; infinity if it holds one already."""
     running = instance.running
     if running is None or instance.prefetched is not None or not instance.connected:
-        return float("inf")
+        return inf
     return running.started + running.predicted - PREFETCH_SECONDS

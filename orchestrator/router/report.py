@@ -1,131 +1,45 @@
-"""How fast was each instance, over its life and lately? Pure."""
+"""What does the router say of each instance once a second? Pure."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import deque
-from itertools import pairwise
-from typing import Final
-
 from orchestrator.router.events import Seconds
-from orchestrator.status import LATENCY_BOUNDS_SECONDS, Quantiles
-
-WINDOW_SECONDS: Final = 10.0
-"""Rates and quantiles are over this much of the past."""
+from orchestrator.router.instances import Instance
+from orchestrator.status import InstanceReport
 
 
-def _finer(bounds: tuple[float, ...], steps: int) -> list[float]:
-    """The bounds with `steps − 1` more between each two neighbours, in a geometric row."""
-    fine = [
-        low * (high / low) ** (step / steps)
-        for low, high in pairwise((bounds[0] / 16, *bounds))
-        for step in range(1, steps)
-    ]
-    return sorted({*fine, *bounds})
+def report_instance(instance: Instance, now: Seconds) -> InstanceReport:
+    """The numbers of one instance at this moment; rates and quantiles since about ten seconds ago."""
+    counts, running = instance.counts, instance.running
+    recent = counts.recent(now, now - running.started if running is not None else 0.0)
+    depth, oldest_seconds = _share_of_lane(instance, now)
+    return InstanceReport(
+        instance.name,
+        instance.incarnation,
+        instance.connected,
+        served=counts.served,
+        sequences_per_second=recent.sequences_per_second,
+        tokens_per_second=recent.tokens_per_second,
+        latency_ms=recent.latency_ms,
+        queue_depth=depth,
+        oldest_wait_ms=oldest_seconds * 1e3,
+        in_flight=instance.in_flight,
+        batch_mean=counts.sequences / counts.batches if counts.batches else 0.0,
+        padding_ratio=1.0 - counts.tokens / counts.padded_tokens if counts.padded_tokens else 0.0,
+        busy_ratio=recent.busy_ratio,
+        batches=counts.batches,
+        tokens=counts.tokens,
+        padded_tokens=counts.padded_tokens,
+        stolen=counts.stolen,
+        latency_buckets=counts.latency_buckets(),
+        latency_sum_seconds=counts.latency_sum_seconds,
+    )
 
 
-# One search finds the place of a latency both in the histogram that is published and in a finer one for the quantiles
-# (steps of about 5 %).
-_FINE: Final = _finer(LATENCY_BOUNDS_SECONDS, 8)
-_PUBLISHED: Final = [_FINE.index(bound) for bound in LATENCY_BOUNDS_SECONDS]
-
-
-class InstanceCounts:
-    """What one instance did over the router's life."""
-
-    __slots__ = (
-        "_past", "batches", "busy_seconds", "latency", "latency_sum_seconds", "padded_tokens", "sequences", "served",
-        "stolen", "tokens",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.served = 0
-        """Sequences answered."""
-        self.sequences = 0
-        """Sequences computed, whether somebody still wanted the answer or not."""
-        self.batches = 0
-        self.tokens = 0
-        """Without padding."""
-        self.padded_tokens = 0
-        """With padding: longest × n of each batch."""
-        self.stolen = 0
-        self.busy_seconds = 0.0
-        self.latency = [0] * (len(_FINE) + 1)
-        self.latency_sum_seconds = 0.0
-        self._past: deque[_Snapshot] = deque()
-
-    def answered(self, latency: Seconds) -> None:
-        self.served += 1
-        self.latency[bisect_left(_FINE, latency)] += 1
-        self.latency_sum_seconds += latency
-
-    def latency_buckets(self) -> list[int]:
-        """Cumulative counts per bound of LATENCY_BOUNDS_SECONDS, and one more for +Inf."""
-        running, cumulative = 0, []
-        for count in self.latency:
-            running += count
-            cumulative.append(running)
-        return [cumulative[index] for index in _PUBLISHED] + [running]
-
-    def recent(self, now: Seconds, running_seconds: Seconds) -> Recent:
-        """Rates since the snapshot of `WINDOW_SECONDS` ago, or since the first one; takes a snapshot.
-
-        `running_seconds`: how long the current batch has been running; `busy_seconds` knows only those that ended.
-        """
-        latest = _Snapshot(self, now, running_seconds)
-        past = self._past
-        while len(past) > 1 and past[1].time <= now - WINDOW_SECONDS:
-            past.popleft()
-        before = past[0] if past else None
-        past.append(latest)
-        if before is None or now <= before.time:
-            return Recent(0.0, 0.0, 0.0, Quantiles())
-        span = now - before.time
-        counts = [now_ - then for now_, then in zip(latest.latency, before.latency, strict=True)]
-        return Recent(
-            (latest.served - before.served) / span,
-            (latest.tokens - before.tokens) / span,
-            min(1.0, max(0.0, (latest.busy - before.busy) / span)),
-            quantiles(counts),
-        )
-
-
-class _Snapshot:
-    __slots__ = ("busy", "latency", "served", "time", "tokens")
-
-    def __init__(self, counts: InstanceCounts, now: Seconds, running_seconds: Seconds) -> None:
-        self.time = now
-        self.served = counts.served
-        self.tokens = counts.tokens
-        self.busy = counts.busy_seconds + running_seconds
-        self.latency = counts.latency.copy()
-
-
-class Recent:
-    __slots__ = ("busy_ratio", "latency_ms", "sequences_per_second", "tokens_per_second")
-
-    def __init__(
-        self, sequences_per_second: float, tokens_per_second: float, busy_ratio: float, latency_ms: Quantiles
-    ) -> None:
-        self.sequences_per_second = sequences_per_second
-        self.tokens_per_second = tokens_per_second
-        self.busy_ratio = busy_ratio
-        self.latency_ms = latency_ms
-
-
-def quantiles(counts: list[int]) -> Quantiles:
-    """p50, p95, p99 in milliseconds from counts per fine bucket; None where all counts are 0."""
-    total = sum(counts)
-    if total == 0:
-        return Quantiles()
-    found: list[float] = []
-    targets = [0.5 * total, 0.95 * total, 0.99 * total]
-    below = 0
-    for index, count in enumerate(counts):
-        while count and len(found) < 3 and below + count >= targets[len(found)]:
-            low = _FINE[index - 1] if index else 0.0
-            high = _FINE[index] if index < len(_FINE) else _FINE[-1]
-            share = (targets[len(found)] - below) / count
-            found.append(round((low + (high - low) * share) * 1e3, 4))
-        below += count
-    return Quantiles(*found)
+def _share_of_lane(instance: Instance, now: Seconds) -> tuple[int, Seconds]:
+    """Sequences that wait for this instance first, and the wait of the oldest. Replicas share their lane's evenly, so that
+    the sum over all instances is what is queued."""
+    lane = instance.lane
+    if lane is None or (head := lane.queue.oldest(-1)) is None:
+        return 0, 0.0
+    share, rest = divmod(lane.queue.size, len(lane.homes))
+    return share + (lane.homes.index(instance) < rest), now - head.request.arrived
