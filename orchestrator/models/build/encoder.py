@@ -1,8 +1,8 @@
 """How is a post-norm encoder (BERT and its kin) written as a graph? Pure, but for the builder it is given.
 
 Theory of operation. An architecture file (`bert.py`, `distilbert.py`) says of a configuration which tensors there are, by name and
-shape: that is an `Encoder`. `emit` writes the nodes. Their form was chosen by measuring, one core, MiniLM, against the plain form
-of three projections, a mask and Add for every bias:
+shape: that is an `Encoder`. `emit` writes the nodes. Their form was chosen by measuring, one core of a busy machine, MiniLM, variants in
+turns, against the form of three projections, a mask and Add for every bias. Differences under 8 % are near the noise; none of these lost:
 - tokens of all texts one below the other ([batch · length, width]), so that Gemm adds the bias: 6 % at 8×128, a tie below;
 - attention without a mask where no text is padded (an `If` on the mask): 4 % at 1×128, 6 % at 1×384, nothing lost at 1×16;
 - one packed projection with a Split behind it: 2 to 8 % slower than three;
