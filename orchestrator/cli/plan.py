@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 from typing import get_args
 
 import msgspec
 
+from orchestrator.claims import Claims
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
-from orchestrator.cli.options import count_or_auto
+from orchestrator.cli.options import claim_scope, count_or_auto
 from orchestrator.config.load import LayoutErrors, load_layout
 from orchestrator.config.schema import LONGEST_SEQUENCE, Layout, Policy, option
 from orchestrator.plan.explain import table, why_not
@@ -17,6 +19,7 @@ from orchestrator.plan.model import PlanError
 from orchestrator.plan.numactl import numactl_script
 from orchestrator.plan.pinned import to_yaml
 from orchestrator.plan.solve import DEFAULT_MAX_SEQLEN, Decision, PlanRequest, decide
+from topology.cpuset import format_cpulist
 from topology.model import Machine, TopologyError
 from topology.sysfs import read_machine
 
@@ -53,8 +56,23 @@ def run(args: argparse.Namespace) -> int:
         decision = decide(machine, request)
     except PlanError as error:
         raise CommandError(str(error), UNWORKABLE) from error
+    if args.sysroot == Path("/"):
+        decision = _with_holders(decision)
     print(_printed(args, decision, machine, layout))
     return 0
+
+
+def _with_holders(decision: Decision) -> Decision:
+    """Says whose these cores are just now: `up` would plan around them, this plan shows what an idle machine would bear."""
+    with closing(Claims(claim_scope())) as claims:
+        taken = claims.taken(cpu for instance in decision.plan.instances for cpu in instance.cpus)
+    holders = [
+        f"CPUs {format_cpulist(cpu for cpu, its in taken.items() if its == holder)} are held by {holder}; "
+        "an orchestrator started now would plan around them"
+        for holder in sorted(set(taken.values()))
+    ]
+    plan = msgspec.structs.replace(decision.plan, warnings=[*decision.plan.warnings, *holders])
+    return msgspec.structs.replace(decision, plan=plan)
 
 
 def _printed(args: argparse.Namespace, decision: Decision, machine: Machine, layout: Layout | None) -> str:

@@ -67,6 +67,11 @@ def test_a_second_orchestrator_does_not_take_the_cores_of_the_first(start_system
     second = start_system("--instances", "1", runtime="second", ready=False, environment=world)
     assert second.process.wait(60) == 1
     assert f"pid {first.process.pid}" in second.said()
+    plan = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli.main", "plan", "--json"],
+        env={**os.environ, **world}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert f"are held by another orchestrator (pid {first.process.pid}" in plan.stdout
     assert len(first.embed("not disturbed")) == 384
     assert first.stop() == 0
     third = start_system("--instances", "1", runtime="third", environment=world)
