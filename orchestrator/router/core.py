@@ -47,7 +47,7 @@ from orchestrator.router.events import (
 )
 from orchestrator.router.instances import Instance
 from orchestrator.router.ledger import Ledger
-from orchestrator.router.policy import earliest_finish, prefetch_from
+from orchestrator.router.policy import earliest_finish
 from orchestrator.router.report import report_instance
 from orchestrator.router.roster import Roster
 from orchestrator.status import RouterReport, RouterStatus
@@ -149,13 +149,19 @@ class RouterCore:
             return
         roster = self.roster
         items = ledger.open(request, now)
+        if len(items) == 1:
+            lane = roster.lane_of(longest)
+            items[0].lane = lane.index
+            lane.queue.push(items[0])
+            self._dispatcher.pump(lane, now, actions)
+            return
         touched = set()
         for item in items:
             lane = roster.lane_of(item.length)
             item.lane = lane.index
             lane.queue.push(item)
             touched.add(lane.index)
-        for index in touched:
+        for index in sorted(touched):
             self._dispatcher.pump(roster.lanes[index], now, actions)
 
     def _too_late(self, request: Request, longest: int, now: Seconds) -> Refusal | None:
@@ -246,8 +252,6 @@ class RouterCore:
             return None
         if instance.running is None:
             self.roster.rest(instance)
-        elif instance.lane is not None:
-            instance.lane.prefetch_due = min(instance.lane.prefetch_due, prefetch_from(instance))
         return flight
 
     def _retry_alone(self, flight: Flight, message: str, now: Seconds, actions: list[Action]) -> None:
@@ -262,6 +266,8 @@ class RouterCore:
             for item in flight.items:
                 item.alone = True
             self._requeue(flight.items, actions)
+        instance = self.roster.instances[flight.instance]
+        self._dispatcher.feed(instance, now, actions)
         self._dispatcher.pump_all(now, actions)
 
     def _requeue(self, items: list[Item], actions: list[Action]) -> None:

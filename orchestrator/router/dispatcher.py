@@ -60,13 +60,24 @@ class Dispatcher:
                     self.pump(lane, now, actions)
 
     def feed(self, instance: Instance, now: Seconds, actions: list[Action]) -> None:
-        """An instance has room: its own lane first, then the others', the one whose oldest has waited longest first."""
+        """An instance has room after a batch: its own lane first, then the others', whose oldest has waited longest first."""
         lane = instance.lane
-        if lane is None or not self._ledger.counts.queued:
+        if lane is None:
             return
-        if lane.queue.size:
+        queue = lane.queue
+        if queue.size:
             self.pump(lane, now, actions)
-        if self._roster.rules.steals and instance.idle and self._ledger.counts.queued:
+        if instance.running is not None:
+            due = prefetch_from(instance)
+            if due <= now and queue.size and queue.oldest(instance.classes) is not None:
+                self._launch(instance, lane, now, actions)
+                due = prefetch_from(instance)
+            if due < lane.prefetch_due:
+                lane.prefetch_due = due
+            return
+        if not self._ledger.counts.queued:
+            return
+        if self._roster.rules.steals:
             waiting = [
                 (head.rank, other.index)
                 for other in self._roster.lanes
@@ -250,9 +261,12 @@ class Dispatcher:
 
     def drop(self, items: list[Item]) -> None:
         """Lets go of items that were settled while they waited."""
-        for item in items:
-            if item.lane != NO_LANE:
-                self._roster.lanes[item.lane].queue.forget(item)
+        lanes = self._roster.lanes
+        left = [item for item in items if item.lane != NO_LANE]
+        for item in left:
+            lanes[item.lane].queue.forget(item)
+        for index in {item.lane for item in left}:
+            lanes[index].queue.sweep()
 
 
 def _slowness(instance: Instance) -> Seconds:

@@ -136,18 +136,23 @@ class LengthQueue:
         return batch
 
     def forget(self, item: Item) -> None:
-        """A sequence that waits here was settled by other means (cancelled, expired)."""
+        """A sequence that waits here was settled by other means (cancelled, expired). `sweep` after the last one."""
         self.size -= 1
         self.tokens -= item.length
         self.squares -= item.length * item.length
         self._dead += 1
-        if self._dead > self.size + _SWEEP_ABOVE:
-            for index, waiting in enumerate(self._bins):
-                living = deque(item for item in waiting if item.state is QUEUED)
-                self._bins[index] = living
-                if not living:
-                    self._mask &= ~(1 << index)
-            self._dead = 0
+
+    def sweep(self) -> None:
+        """Throws the dead out if there are more of them than of the living: what a client submits and cancels for ever
+        must not pile up where nothing is taken."""
+        if self._dead <= self.size + _SWEEP_ABOVE:
+            return
+        for index, waiting in enumerate(self._bins):
+            living = deque(item for item in waiting if item.state is QUEUED)
+            self._bins[index] = living
+            if not living:
+                self._mask &= ~(1 << index)
+        self._dead = 0
 
     def drain(self) -> list[Item]:
         """Everything that waits, oldest first; the queue is empty afterwards."""

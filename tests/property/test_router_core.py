@@ -190,7 +190,9 @@ class RouterMachine(RuleBasedStateMachine):
     @rule(name=NAMES, back=st.integers(0, 2))
     def says_hello_again(self, name: str, back: int) -> None:
         incarnation = self.incarnations[name] - back
-        if incarnation >= 1 and (back or (name, incarnation) in self.held):
+        known = self.core.roster.instances.get(name)
+        met = known is not None and known.incarnation == self.incarnations[name]
+        if incarnation >= 1 and (met if back else (name, incarnation) in self.held):
             self.give(WorkerHello(name, incarnation, SHAPES[name][2]))
 
     @precondition(lambda self: any(self.held.values()))
