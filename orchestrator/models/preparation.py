@@ -189,7 +189,7 @@ def _make(store: Cache, name: str, source: Source, files: list[SourceFile], dige
     log.info("model=%s artefact=%s absent->building", source.id, name)
     settings, weights, projections, tokens = _open(source, task)
     encoder = settings.encoder
-    check(weights, encoder.tensors(), encoder.layer_prefix, len(encoder.layers))
+    check(weights, encoder.tensors(), encoder.layer_prefix, encoder.stored_layers)
     with store.making(name) as folder:
         (folder / manifests.TOKENIZER).write_bytes(tokens.data)
         assemble(folder, settings, weights, projections)

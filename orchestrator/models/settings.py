@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
-from orchestrator.models.build import bert, distilbert
+from orchestrator.models.build import albert, bert, distilbert, electra, mpnet, roberta
 from orchestrator.models.build.encoder import Encoder
 from orchestrator.models.build.limits import Count
 from orchestrator.models.directory import LIMIT_FILES, Module, encoder_directory, modules_of
@@ -28,6 +28,12 @@ TASKS: tuple[Task, ...] = ("feature-extraction", "sentence-embedding")
 ARCHITECTURES: dict[str, Callable[[dict[str, Any], str], Encoder]] = {
     "bert": bert.describe,
     "distilbert": distilbert.describe,
+    "roberta": roberta.describe,
+    "xlm-roberta": roberta.describe_xlm,
+    "camembert": roberta.describe_camembert,
+    "albert": albert.describe,
+    "electra": electra.describe,
+    "mpnet": mpnet.describe,
 }
 """By `model_type` of config.json."""
 

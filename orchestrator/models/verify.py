@@ -1,7 +1,6 @@
 """Does the graph compute what the weights say? An independent computation in numpy, against the engine on the finished file.
 
-The reference shares with the graph the names of the tensors and nothing else: separate projections, plain softmax, masks as −inf,
-token types added where they belong. It is for a few dozen tokens, not for speed.
+The computation is that of reference.py. It is for a few dozen tokens, not for speed.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ from typing import Any, assert_never
 
 import numpy as np
 
-from orchestrator.models.build.encoder import Encoder, Layer, Linear, Norm
+from orchestrator.models.build.encoder import Encoder
 from orchestrator.models.errors import ModelError
 from orchestrator.models.manifest import Verification
+from orchestrator.models.reference import encode
 from orchestrator.models.settings import Normalise, Pool, PoolingMode, Project, Settings
 from orchestrator.models.weights import Weights, take
 
@@ -118,54 +118,6 @@ def _follow(settings: Settings, projections: dict[str, Weights], rows: np.ndarra
     return rows
 
 
-def encode(encoder: Encoder, weights: Weights, ids: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The encoder's last hidden state for each text, float32 [length, width].
-
-    The tokens of all texts stand one below the other, so that each tensor is read once; only attention goes text by text.
-    """
-    shapes = encoder.tensors()
-    ends = np.cumsum([len(one) for one in ids])
-    texts = [slice(end - len(one), end) for end, one in zip(ends, ids, strict=True)]
-
-    def tensor(name: str) -> np.ndarray:
-        return take(weights, name, shapes[name])
-
-    def linear(one: Linear, value: np.ndarray) -> np.ndarray:
-        product: np.ndarray = value @ tensor(f"{one.name}.weight").T + tensor(f"{one.name}.bias")
-        return product
-
-    def norm(one: Norm, value: np.ndarray) -> np.ndarray:
-        centred = value - value.mean(axis=-1, keepdims=True)
-        variance = (centred * centred).mean(axis=-1, keepdims=True)
-        scaled: np.ndarray = centred / np.sqrt(variance + np.float32(encoder.epsilon))
-        shifted: np.ndarray = scaled * tensor(f"{one.name}.weight") + tensor(f"{one.name}.bias")
-        return shifted
-
-    def attend(layer: Layer, value: np.ndarray) -> np.ndarray:
-        mixed = np.empty_like(value)
-        query, key, content = (linear(one, value) for one in (layer.query, layer.key, layer.value))
-        for text in texts:
-            q, k, v = (
-                one[text].reshape(-1, encoder.heads, encoder.width // encoder.heads) for one in (query, key, content)
-            )
-            scores = np.einsum("ihd,jhd->hij", q, k) / np.float32(np.sqrt(encoder.width / encoder.heads))
-            scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-            shares = scores / scores.sum(axis=-1, keepdims=True)
-            mixed[text] = np.einsum("hij,jhd->ihd", shares, v).reshape(-1, encoder.width)
-        return linear(layer.attended, mixed)
-
-    words, places = tensor(encoder.words), tensor(encoder.places)
-    value = np.concatenate([words[one] + places[: len(one)] for one in ids])
-    if encoder.types is not None:
-        value = value + tensor(encoder.types)[0]
-    value = norm(encoder.embedded_norm, value)
-    for layer in encoder.layers:
-        value = norm(layer.attended_norm, value + attend(layer, value))
-        inner = _ACTIVATE[encoder.activation](linear(layer.up, value))
-        value = norm(layer.norm, value + linear(layer.down, inner))
-    return [value[text].astype(np.float32, copy=False) for text in texts]
-
-
 def _pool(mode: PoolingMode, rows: np.ndarray) -> np.ndarray:
     pooled: np.ndarray
     match mode:
@@ -182,30 +134,6 @@ def _pool(mode: PoolingMode, rows: np.ndarray) -> np.ndarray:
         case _:
             assert_never(mode)
     return pooled
-
-
-def _gelu(value: np.ndarray) -> np.ndarray:
-    """x · Φ(x). The error function by Abramowitz and Stegun 7.1.26, in float64: wrong by at most 1.5e-7."""
-    x = value.astype(np.float64) / np.sqrt(2.0)
-    t = 1.0 / (1.0 + 0.3275911 * np.abs(x))
-    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    erf = np.sign(x) * (1.0 - series * np.exp(-x * x))
-    active: np.ndarray = (value * 0.5 * (1.0 + erf)).astype(np.float32)
-    return active
-
-
-def _gelu_tanh(value: np.ndarray) -> np.ndarray:
-    inner = np.sqrt(2.0 / np.pi) * (value + 0.044715 * value.astype(np.float64) ** 3)
-    active: np.ndarray = (0.5 * value * (1.0 + np.tanh(inner))).astype(np.float32)
-    return active
-
-
-def _relu(value: np.ndarray) -> np.ndarray:
-    active: np.ndarray = np.maximum(value, np.float32(0))
-    return active
-
-
-_ACTIVATE: dict[str, Callable[[np.ndarray], np.ndarray]] = {"gelu": _gelu, "gelu_tanh": _gelu_tanh, "relu": _relu}
 
 
 def _cosine(left: np.ndarray, right: np.ndarray) -> float:

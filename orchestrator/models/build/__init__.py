@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-BUILDER_VERSION = 3
+BUILDER_VERSION = 4
 """Part of the key of every cached artefact: count it up whenever a graph, its data file or its tokenizer comes out differently."""
 
 OPSET = 18

@@ -30,7 +30,11 @@ class BertConfig(msgspec.Struct, frozen=True):
 
 def describe(document: dict[str, Any], where: str) -> Encoder:
     """The encoder that config.json (parsed) describes. ModelError names the field that is not supported."""
-    config = convert(document, BertConfig, where, "the configuration of a BERT")
+    return encoder_of(convert(document, BertConfig, where, "the configuration of a BERT"), where, "bert")
+
+
+def encoder_of(config: BertConfig, where: str, architecture: str) -> Encoder:
+    """Of a BERT by any name; what a relative changes is changed in what this returns."""
     if config.position_embedding_type != "absolute":
         refuse(where, "position_embedding_type", config.position_embedding_type, ["absolute"])
     if config.is_decoder:
@@ -39,22 +43,8 @@ def describe(document: dict[str, Any], where: str) -> Encoder:
         refuse(where, "pruned_heads", str(config.pruned_heads), ["none"])
     heads_fit(where, config.hidden_size, config.num_attention_heads)
     width, inner = config.hidden_size, config.intermediate_size
-
-    def layer(number: int) -> Layer:
-        at = f"encoder.layer.{number}"
-        return Layer(
-            query=Linear(f"{at}.attention.self.query", width, width),
-            key=Linear(f"{at}.attention.self.key", width, width),
-            value=Linear(f"{at}.attention.self.value", width, width),
-            attended=Linear(f"{at}.attention.output.dense", width, width),
-            attended_norm=Norm(f"{at}.attention.output.LayerNorm", width),
-            up=Linear(f"{at}.intermediate.dense", width, inner),
-            down=Linear(f"{at}.output.dense", inner, width),
-            norm=Norm(f"{at}.output.LayerNorm", width),
-        )
-
     return Encoder(
-        architecture="bert",
+        architecture=architecture,
         width=width,
         heads=config.num_attention_heads,
         inner=inner,
@@ -67,6 +57,19 @@ def describe(document: dict[str, Any], where: str) -> Encoder:
         places="embeddings.position_embeddings.weight",
         types="embeddings.token_type_embeddings.weight",
         embedded_norm=Norm("embeddings.LayerNorm", width),
-        layers=tuple(layer(number) for number in range(config.num_hidden_layers)),
+        layers=tuple(_layer(f"encoder.layer.{number}", width, inner) for number in range(config.num_hidden_layers)),
         layer_prefix="encoder.layer.",
+    )
+
+
+def _layer(at: str, width: int, inner: int) -> Layer:
+    return Layer(
+        query=Linear(f"{at}.attention.self.query", width, width),
+        key=Linear(f"{at}.attention.self.key", width, width),
+        value=Linear(f"{at}.attention.self.value", width, width),
+        attended=Linear(f"{at}.attention.output.dense", width, width),
+        attended_norm=Norm(f"{at}.attention.output.LayerNorm", width),
+        up=Linear(f"{at}.intermediate.dense", width, inner),
+        down=Linear(f"{at}.output.dense", inner, width),
+        norm=Norm(f"{at}.output.LayerNorm", width),
     )

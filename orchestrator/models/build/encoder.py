@@ -1,6 +1,6 @@
 """How is a post-norm encoder (BERT and its kin) written as a graph? Pure, but for the builder it is given.
 
-Theory of operation. An architecture file (`bert.py`, `distilbert.py`) says of a configuration which tensors there are, by name and
+Theory of operation. An architecture file (`bert.py`, `albert.py`, …) says of a configuration which tensors there are, by name and
 shape: that is an `Encoder`. `emit` writes the nodes. Their form was chosen by measuring, one core of a busy machine, MiniLM, variants in
 turns, against the form of three projections, a mask and Add for every bias. Differences under 8 % are near the noise; none of these lost:
 - tokens of all texts one below the other ([batch · length, width]), so that Gemm adds the bias: 6 % at 8×128, a tie below;
@@ -10,6 +10,9 @@ turns, against the form of three projections, a mask and Add for every bias. Dif
   with SkipLayerNormFusion disabled: onnxruntime fuses the slow form back otherwise.
 
 The row of token type 0 is added to every row of the position table, so that a graph for single texts needs no token types.
+
+What differs between the members of the family is data: where positions start (`first_place`), tables narrower than the encoder
+(`widened`), one layer used many times (ALBERT), a bias by distance that all layers add to their scores (`relative`, MPNet).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from orchestrator.models.weights import Weights, take
 if TYPE_CHECKING:
     from orchestrator.models.build.graph import GraphBuilder
 
-Activation = Literal["gelu", "gelu_tanh", "relu"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -34,8 +37,10 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
 }
-"""Names of configurations → what is computed: gelu with erf, gelu with its tanh approximation, or max(0, x)."""
+"""Names of configurations → what is computed: gelu with erf, gelu with its tanh approximation, max(0, x), or x · sigmoid(x)."""
 
 MASKED = float(np.finfo(np.float32).min)
 """Added to the score of a padding token. exp() of it is exactly 0, so padding cannot change an answer, whatever the weights are."""
@@ -56,6 +61,17 @@ class Norm:
 
     name: str
     width: int
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeBias:
+    """A number per head and bucket of distances, added to the scores of every layer. T5's buckets: half of them for keys before the
+    query and half for keys after it, exact up to a quarter of all and logarithmic from there to `farthest`."""
+
+    name: str
+    """The table, [buckets, heads]."""
+    buckets: int
+    farthest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +99,7 @@ class Encoder:
     inner: int
     vocab_size: int
     positions: int
+    """The longest sequence: rows of the position table from `first_place` on."""
     type_vocab_size: int
     epsilon: float
     activation: Activation
@@ -94,20 +111,39 @@ class Encoder:
     layers: tuple[Layer, ...]
     layer_prefix: str
     """What names of layer tensors start with, followed by the number of the layer."""
+    first_place: int = 0
+    """The row of the position table that the first token takes: RoBERTa and MPNet count from the padding id + 1."""
+    widened: Linear | None = None
+    """From the width of the tables to that of the encoder, where the two differ (ALBERT, ELECTRA)."""
+    relative: RelativeBias | None = None
+    numbered_layers: int | None = None
+    """How many numbers follow `layer_prefix` in the checkpoint, where that is not the number of layers."""
+
+    @property
+    def table_width(self) -> int:
+        """Floats per row of the embedding tables."""
+        return self.width if self.widened is None else self.widened.inputs
+
+    @property
+    def stored_layers(self) -> int:
+        return len(self.layers) if self.numbered_layers is None else self.numbered_layers
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Every tensor that the graph needs, and its shape."""
         shapes: dict[str, tuple[int, ...]] = {
-            self.words: (self.vocab_size, self.width),
-            self.places: (self.positions, self.width),
+            self.words: (self.vocab_size, self.table_width),
+            self.places: (self.first_place + self.positions, self.table_width),
         }
         if self.types is not None:
-            shapes[self.types] = (self.type_vocab_size, self.width)
+            shapes[self.types] = (self.type_vocab_size, self.table_width)
         shapes.update(_norm_shapes(self.embedded_norm))
+        if self.widened is not None:
+            shapes.update(_linear_shapes(self.widened))
+        if self.relative is not None:
+            shapes[self.relative.name] = (self.relative.buckets, self.heads)
         for layer in self.layers:
             for linear in layer.linears():
-                shapes[f"{linear.name}.weight"] = (linear.outputs, linear.inputs)
-                shapes[f"{linear.name}.bias"] = (linear.outputs,)
+                shapes.update(_linear_shapes(linear))
             shapes.update(_norm_shapes(layer.attended_norm))
             shapes.update(_norm_shapes(layer.norm))
         return shapes
@@ -118,45 +154,101 @@ def _norm_shapes(norm: Norm) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{norm.name}.bias", (norm.width,)
 
 
-def place_table(encoder: Encoder, weights: Weights) -> np.ndarray:
-    """Position embeddings with the embedding of token type 0 added, float32 [positions, width]."""
+def _linear_shapes(linear: Linear) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{linear.name}.weight", (linear.outputs, linear.inputs)
+    yield f"{linear.name}.bias", (linear.outputs,)
+
+
+def place_table(encoder: Encoder, weights: Weights, *, typed: bool = False) -> np.ndarray:
+    """Position embeddings, float32 [positions, table width]; the embedding of token type 0 is added unless the graph is `typed`."""
     shapes = encoder.tensors()
-    places = take(weights, encoder.places, shapes[encoder.places])
-    if encoder.types is None:
+    places = take(weights, encoder.places, shapes[encoder.places])[encoder.first_place :]
+    if encoder.types is None or typed:
         return places
     folded: np.ndarray = places + take(weights, encoder.types, shapes[encoder.types])[0]
     return folded
 
 
-def emit(graph: GraphBuilder, encoder: Encoder, weights: Weights, ids: str, mask: str) -> str:
+def emit(graph: GraphBuilder, encoder: Encoder, weights: Weights, ids: str, mask: str, types: str | None = None) -> str:
     """Writes the encoder; returns the name of its output, float32 [batch, length, width].
 
-    `ids` and `mask` name int32 inputs [batch, length]; mask is 1 for a token and 0 for padding.
+    `ids`, `mask` and `types` name int32 inputs [batch, length]; mask is 1 for a token and 0 for padding. Without `types` every token
+    is of type 0; an encoder without token types takes none.
     """
-    words = graph.constant("words", take(weights, encoder.words, (encoder.vocab_size, encoder.width)))
-    places = graph.constant("places", place_table(encoder, weights))
+    words = graph.constant("words", take(weights, encoder.words, (encoder.vocab_size, encoder.table_width)))
+    places = graph.constant("places", place_table(encoder, weights, typed=types is not None))
+    segments = ""
+    if types is not None:
+        if encoder.types is None:
+            raise ValueError(f"{encoder.architecture} has no token types")
+        segments = graph.constant("types", take(weights, encoder.types, (encoder.type_vocab_size, encoder.table_width)))
     embedded = graph.node(
         "EmbedLayerNormalization",
-        [ids, "", words, places, "", *_norm(graph, weights, encoder.embedded_norm, "embedded")],
+        [ids, types or "", words, places, segments, *_norm(graph, weights, encoder.embedded_norm)],
         "embedded",
         domain="com.microsoft",
         spare_outputs=1,
         epsilon=encoder.epsilon,
     )
+    flat = graph.constant("flat", np.array([-1, encoder.width], np.int64))
+    if encoder.widened is None:
+        deep = graph.node("Shape", [embedded], "deep")
+        hidden = graph.node("Reshape", [embedded, flat], "embedded_flat")
+    else:
+        narrow = graph.constant("flat_narrow", np.array([-1, encoder.table_width], np.int64))
+        batch = graph.node("Shape", [embedded], "batch_shape", end=2)
+        deep = graph.node(
+            "Concat", [batch, graph.constant("width", np.array([encoder.width], np.int64))], "deep", axis=0
+        )
+        narrowed = graph.node("Reshape", [embedded, narrow], "embedded_flat")
+        hidden = _gemm(graph, weights, encoder.widened, narrowed, "widened")
     shapes = Shapes(
-        flat=graph.constant("flat", np.array([-1, encoder.width], np.int64)),
-        deep=graph.node("Shape", [embedded], "deep"),
+        flat=flat,
+        deep=deep,
         mask=mask,
         unpadded=graph.node(
             "Equal",
             [graph.node("ReduceMin", [mask], "mask_min", keepdims=0), graph.constant("token", np.array(1, np.int32))],
             "unpadded",
         ),
+        relative="" if encoder.relative is None else _emit_relative(graph, encoder, encoder.relative, weights, ids),
     )
-    hidden = graph.node("Reshape", [embedded, shapes.flat], "embedded_flat")
     for number, layer in enumerate(encoder.layers):
         hidden = _emit_layer(graph, encoder, weights, layer, f"layer{number}", hidden, shapes)
     return graph.node("Reshape", [hidden, shapes.deep], "hidden")
+
+
+def _emit_relative(graph: GraphBuilder, encoder: Encoder, relative: RelativeBias, weights: Weights, ids: str) -> str:
+    """The bias of this batch, float32 [1, heads, length, length]: one table over all distances, looked up once for all layers."""
+    table = take(weights, relative.name, (relative.buckets, encoder.heads))
+    distances = np.arange(1 - encoder.positions, encoder.positions)
+    by_distance = np.ascontiguousarray(table[buckets_of(relative, distances)].T)
+    index = emit_distances(graph, ids, encoder.positions)
+    bias = graph.node("Gather", [graph.constant("by_distance", by_distance), index], "bias_of_heads", axis=1)
+    return graph.node("Unsqueeze", [bias, graph.constant("bias_axis", np.array([0], np.int64))], "bias")
+
+
+def emit_distances(graph: GraphBuilder, ids: str, positions: int) -> str:
+    """int64 [length, length]: place of the key − place of the query, + positions − 1, so that the smallest possible is 0."""
+    zero, one = (graph.constant(f"place_{name}", np.array(n, np.int64)) for name, n in (("first", 0), ("step", 1)))
+    length = graph.node("Gather", [graph.node("Shape", [ids], "ids_shape"), one], "length", axis=0)
+    places = graph.node("Range", [zero, length, one], "places_here")
+    row = graph.node("Unsqueeze", [places, graph.constant("row_axis", np.array([0], np.int64))], "key_places")
+    column = graph.node("Unsqueeze", [places, graph.constant("column_axis", np.array([1], np.int64))], "query_places")
+    offset = graph.constant("place_offset", np.array(positions - 1, np.int64))
+    return graph.node("Add", [graph.node("Sub", [row, column], "distance"), offset], "distance_index")
+
+
+def buckets_of(relative: RelativeBias, distances: np.ndarray) -> np.ndarray:
+    """The bucket of each distance (place of the key − place of the query), by the rule of T5 (Raffel et al., 2020)."""
+    half = relative.buckets // 2
+    exact = half // 2
+    far = np.abs(distances)
+    with np.errstate(divide="ignore"):
+        growth = np.log(far.astype(np.float32) / exact) / np.float32(np.log(relative.farthest / exact)) * (half - exact)
+    far_bucket = np.minimum(exact + np.where(far < exact, 0, growth).astype(np.int64), half - 1)
+    buckets: np.ndarray = np.where(far < exact, far, far_bucket) + np.where(distances > 0, half, 0)
+    return buckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +262,8 @@ class Shapes:
     mask: str
     unpadded: str
     """bool: no row of this batch has padding."""
+    relative: str
+    """Added to the scores of every layer, or nothing."""
 
 
 def _emit_layer(
@@ -182,13 +276,16 @@ def _emit_layer(
         product = graph.node("MatMul", [hidden, _matrix(graph, weights, linear)], f"{at}.{role}")
         heads.append(graph.node("Reshape", [product, shapes.deep], f"{at}.{role}_deep"))
     biases = [_bias(weights, linear) for linear in projections.values()]
-    heads.append(graph.constant(f"{at}.qkv_bias", np.concatenate(biases)))
+    heads.append(graph.shared(f"{layer.query.name}.qkv_bias", lambda: np.concatenate(biases)))
+    masked = [*heads, shapes.mask]
+    if shapes.relative:
+        heads, masked = [*heads, "", shapes.relative], [*masked, shapes.relative]
     context = graph.either(
         shapes.unpadded,
         f"{at}.context",
         "MultiHeadAttention",
         heads,
-        [*heads, shapes.mask],
+        masked,
         domain="com.microsoft",
         num_heads=encoder.heads,
         mask_filter_value=MASKED,
@@ -212,7 +309,7 @@ def _add_and_normalise(
     graph: GraphBuilder, weights: Weights, left: str, right: str, norm: Norm, at: str, epsilon: float
 ) -> str:
     total = graph.node("Add", [left, right], f"{at}.sum")
-    return graph.node("LayerNormalization", [total, *_norm(graph, weights, norm, at)], at, axis=-1, epsilon=epsilon)
+    return graph.node("LayerNormalization", [total, *_norm(graph, weights, norm)], at, axis=-1, epsilon=epsilon)
 
 
 def _activate(graph: GraphBuilder, activation: Activation, value: str, bias: str, at: str) -> str:
@@ -220,7 +317,10 @@ def _activate(graph: GraphBuilder, activation: Activation, value: str, bias: str
         return graph.node("BiasGelu", [value, bias], at, domain="com.microsoft")
     if activation == "gelu_tanh":
         return graph.node("FastGelu", [value, bias], at, domain="com.microsoft")
-    return graph.node("Relu", [graph.node("Add", [value, bias], f"{at}.biased")], at)
+    biased = graph.node("Add", [value, bias], f"{at}.biased")
+    if activation == "relu":
+        return graph.node("Relu", [biased], at)
+    return graph.node("Mul", [biased, graph.node("Sigmoid", [biased], f"{at}.gate")], at)
 
 
 def _weight(weights: Weights, linear: Linear) -> np.ndarray:
@@ -233,15 +333,15 @@ def _bias(weights: Weights, linear: Linear) -> np.ndarray:
 
 
 def _matrix(graph: GraphBuilder, weights: Weights, linear: Linear) -> str:
-    return graph.constant(f"{linear.name}.weight", _weight(weights, linear))
+    return graph.shared(f"{linear.name}.weight", lambda: _weight(weights, linear))
 
 
 def _vector(graph: GraphBuilder, weights: Weights, linear: Linear) -> str:
-    return graph.constant(f"{linear.name}.bias", _bias(weights, linear))
+    return graph.shared(f"{linear.name}.bias", lambda: _bias(weights, linear))
 
 
-def _norm(graph: GraphBuilder, weights: Weights, norm: Norm, at: str) -> list[str]:
-    return [
-        graph.constant(f"{at}.gamma", take(weights, f"{norm.name}.weight", (norm.width,))),
-        graph.constant(f"{at}.beta", take(weights, f"{norm.name}.bias", (norm.width,))),
-    ]
+def _norm(graph: GraphBuilder, weights: Weights, norm: Norm) -> list[str]:
+    def shared(name: str) -> str:
+        return graph.shared(name, lambda: take(weights, name, (norm.width,)))
+
+    return [shared(f"{norm.name}.weight"), shared(f"{norm.name}.bias")]

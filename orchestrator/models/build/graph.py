@@ -7,7 +7,7 @@ table of words above all) is then shared by all processes through the page cache
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -63,6 +63,14 @@ class GraphBuilder:
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
         self._names: set[str] = set()
+        self._shared: set[str] = set()
+
+    def shared(self, name: str, make: Callable[[], np.ndarray]) -> str:
+        """A constant that several nodes read: made and written once, however often it is asked for."""
+        if name not in self._shared:
+            self.constant(name, make())
+            self._shared.add(name)
+        return name
 
     def constant(self, name: str, value: np.ndarray) -> str:
         """An initializer, float32 or int64."""

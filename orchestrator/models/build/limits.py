@@ -31,9 +31,20 @@ def activation(where: str, field: str, value: str) -> Activation:
 
 def heads_fit(where: str, width: int, heads: int) -> None:
     if width % heads:
-        raise ModelError(
-            "the configuration contradicts itself",
-            where=where,
-            why=f"a width of {width} cannot be divided among {heads} attention heads",
-            remedy="mend the file, or download the model again",
-        )
+        contradiction(where, f"a width of {width} cannot be divided among {heads} attention heads")
+
+
+def places_left(where: str, rows: int, first: int) -> int:
+    """The longest sequence where the first token takes row `first` of a position table of `rows`."""
+    if rows <= first:
+        contradiction(where, f"max_position_embeddings is {rows}, and the first token takes position {first}")
+    return rows - first
+
+
+def contradiction(where: str, why: str) -> NoReturn:
+    raise ModelError(
+        "the configuration contradicts itself",
+        where=where,
+        why=why,
+        remedy="mend the file, or download the model again",
+    )

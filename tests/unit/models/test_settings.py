@@ -94,7 +94,7 @@ def test_a_padding_id_that_is_no_id_of_the_model_is_replaced_by_a_valid_one(
     [
         ({"model_type": "gpt2"}, ["config.json", "model_type is 'gpt2'", "supported: bert, distilbert"]),
         ({"model_type": None}, ["model_type is None"]),
-        ({"hidden_act": "swish"}, ["hidden_act is 'swish'", "gelu", "relu"]),
+        ({"hidden_act": "mish"}, ["hidden_act is 'mish'", "gelu", "relu"]),
         ({"position_embedding_type": "relative_key"}, ["position_embedding_type is relative_key", "absolute"]),
         ({"is_decoder": True}, ["is_decoder is true"]),
         ({"pruned_heads": {"0": [1]}}, ["pruned_heads"]),
