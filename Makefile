@@ -8,11 +8,12 @@ BIN    := $(VENV)/bin
 PIP    := PIP_CONSTRAINT=requirements/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help up test setup setup-test lint bench-overhead lock clean
+.PHONY: help up test setup setup-test test-reference lint bench-overhead lock clean
 
 help:
 	@echo 'make up              serve the embedded model; ARGS="..." are passed to `orchestrator up`'
 	@echo 'make test            tests, linters, type checks'
+	@echo 'make test-reference computes the stored reference rows anew with transformers and torch, and compares'
 	@echo 'make bench-overhead  what gateway, router and messaging cost per request'
 	@echo 'make lock            write requirements/constraints.txt anew from the newest versions that fit'
 
@@ -48,6 +49,13 @@ lint: setup-test
 
 test: lint
 	$(BIN)/pytest
+
+$(VENV)/.installed-reference: $(VENV)/.installed
+	@$(PIP) --editable '.[reference]'
+	@touch $@
+
+test-reference: $(VENV)/.installed-reference
+	PYTHONPATH=. $(BIN)/python tests/data/models/make_reference.py --compare
 
 bench-overhead: setup-test
 	$(BIN)/python -m orchestrator.bench.overhead $(ARGS)
