@@ -164,6 +164,24 @@ class GatewayStatus(msgspec.Struct):
     latency_sum_seconds: float = 0.0
 
 
+class HeadStatus(msgspec.Struct, frozen=True):
+    """What a gateway must know to make answers of the numbers of a model with a task head."""
+
+    labels: list[str] = []
+    """Names of the floats of a row, where these are scores of labels."""
+    activation: Literal["softmax", "sigmoid", "none"] = "none"
+    """What makes probabilities of them unless a request says otherwise."""
+    entailment: int | None = None
+    """Which label says that a hypothesis follows; needed for zero-shot classification."""
+    mask_id: int | None = None
+    asked_id: int | None = None
+    """The id, beyond the vocabulary, that a client puts in place of the mask whose row it wants."""
+    cls_id: int | None = None
+    pad_id: int | None = None
+    unk_id: int | None = None
+    """Of the tokenizer."""
+
+
 class ModelStatus(msgspec.Struct, frozen=True):
     id: str
     task: str
@@ -177,6 +195,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     artefact: str
     """The folder of the artefact."""
     truncate: bool = False
+    head: HeadStatus | None = None
+    """None: embeddings or features, as the encoder gives them."""
 
 
 class CpuStatus(msgspec.Struct, frozen=True):

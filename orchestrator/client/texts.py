@@ -6,16 +6,20 @@ The truncation and padding that a tokenizer.json carries are ignored: they are h
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from tokenizers import Encoding, Tokenizer
 
 Side = Literal["right", "left"]
 """The side of the text where it is cut."""
+
+Strategy = Literal["longest_first", "only_first"]
+"""Which text of a pair is cut where both together are too long. As in transformers."""
 
 CHARACTERS_PER_TOKEN = 16
 """Of a text longer than twice this per token of the limit, only a stretch is looked at first: it settles what is too long for a
@@ -53,6 +57,10 @@ class Tokens(msgspec.Struct, frozen=True, gc=False):
     lengths: list[int]
     ids: bytes
     """int32, one sequence after the other."""
+    splits: list[int] | None = None
+    """Where the second text of each pair begins, for models that tell the two by token types; 0 = it has none."""
+    encodings: Sequence[Any] = ()
+    """Per sequence its `tokenizers.Encoding`, where the answer needs words and offsets."""
 
     @property
     def total(self) -> int:
@@ -77,6 +85,9 @@ class TextEncoder:
             cutting: Tokenizer = Tokenizer.from_str(self._whole.to_str())
             cutting.enable_truncation(max_seqlen, direction=side)
             self._cutting[side] = cutting
+        self._variable: Tokenizer | None = None
+        """Made when first wanted; its truncation is set anew for each use, under the lock."""
+        self._lock = threading.Lock()
 
     @property
     def vocabulary(self) -> int:
@@ -108,6 +119,88 @@ class TextEncoder:
             packed.append(array("i", ids).tobytes())
         return Tokens(lengths, packed[0] if len(packed) == 1 else b"".join(packed))
 
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], *, cut: Side | None = None, strategy: Strategy = "longest_first"
+    ) -> Tokens:
+        """Two texts to a sequence, with the special tokens between them. TextTooLong, TooManyCharacters, NoTokens."""
+        limit = self.max_seqlen
+        pairs = [
+            (self._bounded(position, one, cut), self._bounded(position, other, cut))
+            for position, (one, other) in enumerate(pairs)
+        ]
+        encodings = self._whole.encode_batch_fast(pairs)
+        for position, encoding in enumerate(encodings):
+            if len(encoding.ids) > limit:
+                if cut is None:
+                    raise TextTooLong(position, len(encoding.ids), limit, at_least=False)
+                encodings[position] = self._cut_pair(position, pairs[position], cut, strategy)
+        return _tokens(encodings, [_second_begins(encoding) for encoding in encodings])
+
+    def _cut_pair(self, position: int, pair: tuple[str, str], cut: Side, strategy: Strategy) -> Encoding:
+        with self._lock:
+            tokenizer = self._truncating(self.max_seqlen, 0, strategy, cut)
+            try:
+                encoding: Encoding = tokenizer.encode(*pair)
+                return encoding
+            except Exception as error:
+                whole = len(self._whole.encode_batch_fast([pair])[0].ids)
+                raise TextTooLong(position, whole, self.max_seqlen, at_least=False) from error
+
+    def encode_with_offsets(self, texts: Sequence[str], *, cut: bool = False) -> Tokens:
+        """As `encode`, with the encodings kept; a text is cut on its right."""
+        limit = self.max_seqlen
+        side: Side | None = "right" if cut else None
+        texts = [self._bounded(position, text, side) for position, text in enumerate(texts)]
+        encodings = self._whole.encode_batch(texts)
+        for position, encoding in enumerate(encodings):
+            if len(encoding.ids) > limit:
+                if not cut:
+                    raise TextTooLong(position, len(encoding.ids), limit, at_least=False)
+                encodings[position] = self._cutting["right"].encode(texts[position])
+        return _tokens(encodings, None, keep=True)
+
+    def windows(self, first: str, second: str | None, *, length: int, overlap: int, most: int) -> list[Encoding]:
+        """A long text, or a pair whose second text is long, as sequences of at most `length` tokens that overlap by `overlap` tokens.
+
+        ValueError where `length` leaves no room beside the first text; TooManyCharacters where it would be more than `most` windows.
+        """
+        allowed = most * length * CHARACTERS_PER_TOKEN
+        if len(first) + len(second or "") > allowed:
+            raise TooManyCharacters(0, len(first) + len(second or ""), allowed)
+        with self._lock:
+            tokenizer = self._truncating(length, overlap, "longest_first" if second is None else "only_second", "right")
+            beside: int = tokenizer.num_special_tokens_to_add(second is not None)
+            if second is not None:
+                beside += len(self._whole.encode(first, add_special_tokens=False).ids)
+            if length - beside <= overlap:  # the Rust side panics on a step of nothing or less
+                raise ValueError(
+                    f"windows of {length} tokens with {overlap} in common leave no room: {beside} tokens stand in each of them"
+                )
+            encoding = tokenizer.encode(first) if second is None else tokenizer.encode(first, second)
+        return [encoding, *encoding.overflowing]
+
+    def _truncating(self, length: int, overlap: int, strategy: str, side: Side) -> Tokenizer:
+        """Under the lock."""
+        if self._variable is None:
+            self._variable = Tokenizer.from_str(self._whole.to_str())
+        self._variable.enable_truncation(length, stride=overlap, strategy=strategy, direction=side)
+        return self._variable
+
+    def _bounded(self, position: int, text: str, cut: Side | None) -> str:
+        """The text, or of a very long one as much as it takes; TextTooLong where it is too long and may not be cut."""
+        largest = 2 * CHARACTERS_PER_TOKEN * self.max_seqlen
+        if len(text) <= largest:
+            return text
+        stretch, ids = self._explore(position, text, cut, largest)
+        if len(ids) > self.max_seqlen and cut is None:
+            raise TextTooLong(position, 2 * self.max_seqlen, self.max_seqlen, at_least=True)
+        return stretch
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """For vocabulary, decoder and model; its truncation and padding stay off."""
+        return self._whole
+
     def _explore(self, position: int, text: str, cut: Side | None, size: int) -> tuple[str, list[int]]:
         """Of a very long text as much as it takes to know that it is too long, or all of it, and the ids of that."""
         most = LARGEST_CHARACTERS_PER_TOKEN * self.max_seqlen
@@ -126,6 +219,28 @@ class TextEncoder:
         """The tokens with their offsets in characters, of any length, for people who look at them."""
         encodings: list[Encoding] = self._whole.encode_batch(texts, add_special_tokens=special)
         return encodings
+
+
+def tokens_of(encodings: Sequence[Encoding]) -> Tokens:
+    """Encodings as sequences, kept for their offsets; the second text of a pair is found by its token types. NoTokens."""
+    return _tokens(encodings, [_second_begins(encoding) for encoding in encodings], keep=True)
+
+
+def _tokens(encodings: Sequence[Encoding], splits: list[int] | None, *, keep: bool = False) -> Tokens:
+    ids = [encoding.ids for encoding in encodings]
+    for position, one in enumerate(ids):
+        if not one:
+            raise NoTokens(f"text {position} becomes no token at all")
+    packed = b"".join([array("i", one).tobytes() for one in ids])
+    if splits is not None and not any(splits):
+        splits = None
+    return Tokens([len(one) for one in ids], packed, splits, list(encodings) if keep else ())
+
+
+def _second_begins(encoding: Encoding) -> int:
+    """The first token of type 1, 0 where there is none."""
+    types: list[int] = encoding.type_ids
+    return types.index(1) if 1 in types else 0
 
 
 def _stretch(text: str, size: int, cut: Side | None) -> str | None:

@@ -183,6 +183,8 @@ class App:
         before = time.perf_counter()
         if call.texts is not None:
             tokens = await self._tokenizing.encode(call.texts, call.cut)
+        elif call.encode is not None:
+            tokens = await self._tokenizing.apply(call.encode, call.characters)
         else:
             assert call.sequences is not None
             tokens = pack(call.sequences)

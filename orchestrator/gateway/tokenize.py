@@ -7,6 +7,7 @@ megabyte most of a second, for which no other request shall wait. The tokenizer 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from tokenizers import Encoding
@@ -28,13 +29,15 @@ class Tokenizing:
     async def encode(self, texts: list[str], cut: Side | None) -> Tokens:
         """Refusal where a text is over the model's limit and `cut` is None, or has no token at all."""
         characters = len(texts[0]) if len(texts) == 1 else sum(map(len, texts))
+        return await self.apply(lambda encoder: encoder.encode(texts, cut=cut), characters)
+
+    async def apply(self, encode: Callable[[TextEncoder], Tokens], characters: int) -> Tokens:
+        """Whatever a task makes of its texts, `characters` long in all. Refusal as for `encode`."""
         try:
             if characters <= ON_LOOP_CHARACTERS:
-                return self.encoder.encode(texts, cut=cut)
+                return encode(self.encoder)
             executor = self._long if characters <= LARGE_CHARACTERS else self._large
-            return await asyncio.get_running_loop().run_in_executor(
-                executor, lambda: self.encoder.encode(texts, cut=cut)
-            )
+            return await asyncio.get_running_loop().run_in_executor(executor, lambda: encode(self.encoder))
         except TextTooLong as error:
             raise Refusal("too_long", f'{error}; shorten it or send "truncate": true') from None
         except TooManyCharacters as error:

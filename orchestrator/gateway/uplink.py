@@ -76,7 +76,7 @@ class Uplink:
     async def infer(self, tokens: Tokens, timeout_seconds: float) -> Answered | Declined:
         """One request. If the caller is cancelled (its client hung up), the router is told to forget it."""
         request_id, frame = self.link.submit(
-            tokens.lengths, tokens.ids, time.monotonic(), timeout_seconds=timeout_seconds
+            tokens.lengths, tokens.ids, time.monotonic(), timeout_seconds=timeout_seconds, splits=tokens.splits
         )
         future: asyncio.Future[Answered | Declined] = self._loop.create_future()
         self._waiting[request_id] = future

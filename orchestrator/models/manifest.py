@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from orchestrator.models.digest import SourceFile
+from orchestrator.status import HeadStatus
 
 FORMAT = 1
 """Of manifest.json. Another number is another cache entry's business: such an artefact is made anew."""
@@ -56,6 +57,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     special_tokens: int
     pad_id: int
     per_token: bool
+    token_types: bool = False
+    head: HeadStatus | None = None
+    """Of a task that has a head behind the encoder."""
     steps: list[str]
     """What follows the encoder, for people: `mean`, `normalise`."""
     files: list[SourceFile]

@@ -102,6 +102,7 @@ def prepare(
             vocab_size=manifest.vocab_size,
             positions=manifest.positions,
             per_token=manifest.per_token,
+            token_types=manifest.token_types,
             pad_id=manifest.pad_id,
         ),
         status=ModelStatus(
@@ -114,6 +115,7 @@ def prepare(
             dimensions=manifest.dimensions,
             digest=manifest.digest,
             artefact=str(folder),
+            head=manifest.head,
         ),
         tokenizer=str(folder / manifests.TOKENIZER),
         special_tokens=manifest.special_tokens,
@@ -189,7 +191,8 @@ def _make(store: Cache, name: str, source: Source, files: list[SourceFile], dige
     log.info("model=%s artefact=%s absent->building", source.id, name)
     settings, weights, projections, tokens = _open(source, task)
     encoder = settings.encoder
-    check(weights, encoder.tensors(), encoder.layer_prefix, encoder.stored_layers)
+    needed = encoder.tensors() | (settings.head.tensors(weights) if settings.head is not None else {})
+    check(weights, needed, encoder.layer_prefix, encoder.stored_layers)
     with store.making(name) as folder:
         (folder / manifests.TOKENIZER).write_bytes(tokens.data)
         assemble(folder, settings, weights, projections)
@@ -223,6 +226,8 @@ def _make(store: Cache, name: str, source: Source, files: list[SourceFile], dige
             special_tokens=tokens.special_tokens,
             pad_id=settings.pad_id,
             per_token=settings.per_token,
+            token_types=settings.token_types,
+            head=settings.head_status,
             steps=[_in_words(step) for step in settings.steps],
             files=digest_files(folder, parts, store.index),
             verification=verification,
@@ -248,6 +253,8 @@ def _open(source: Source, task: str | None) -> tuple[Settings, Weights, dict[str
     settings = reading.read_settings(source.root, task)
     home = encoder_directory(source.root)
     tokens = tokenizer.prepare_tokenizer(home, vocab_size=settings.encoder.vocab_size, lowercase=settings.lowercase)
+    if settings.head is not None:
+        settings = reading.with_special_tokens(settings, tokenizer.special_tokens(home, tokens.data), str(home))
     weights = Checkpoint(weight_files(home))
     projections: dict[str, Weights] = {
         step.directory: Checkpoint(weight_files(source.root / step.directory), prefixed=False)

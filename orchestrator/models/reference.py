@@ -14,8 +14,10 @@ from orchestrator.models.build.encoder import Activation, Encoder, Layer, Linear
 from orchestrator.models.weights import Weights, take
 
 
-def encode(encoder: Encoder, weights: Weights, ids: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The encoder's last hidden state for each text, float32 [length, width].
+def encode(
+    encoder: Encoder, weights: Weights, ids: Sequence[np.ndarray], types: Sequence[np.ndarray] | None = None
+) -> list[np.ndarray]:
+    """The encoder's last hidden state for each text, float32 [length, width]. `types` are those of its tokens, all 0 where None.
 
     The tokens of all texts stand one below the other, so that each tensor is read once; only attention goes text by text.
     """
@@ -61,7 +63,7 @@ def encode(encoder: Encoder, weights: Weights, ids: Sequence[np.ndarray]) -> lis
     first = encoder.first_place
     value = np.concatenate([words[one] + places[first : first + len(one)] for one in ids])
     if encoder.types is not None:
-        value = value + tensor(encoder.types)[0]
+        value = value + tensor(encoder.types)[0 if types is None else np.concatenate(types)]
     value = norm(encoder.embedded_norm, value)
     if encoder.widened is not None:
         value = linear(encoder.widened, value)
@@ -116,3 +118,8 @@ _ACTIVATE: dict[Activation, Callable[[np.ndarray], np.ndarray]] = {
     "relu": _relu,
     "silu": _silu,
 }
+
+
+def activate(name: Activation, value: np.ndarray) -> np.ndarray:
+    """An activation by its name."""
+    return _ACTIVATE[name](value)

@@ -8,22 +8,21 @@ Field names of both the older and the newer releases of sentence-transformers ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import msgspec
 
-from orchestrator.models.build import albert, bert, distilbert, electra, mpnet, roberta
+from orchestrator.models.build import albert, bert, distilbert, electra, heads, mpnet, roberta
 from orchestrator.models.build.encoder import Encoder
 from orchestrator.models.build.limits import Count
 from orchestrator.models.directory import LIMIT_FILES, Module, encoder_directory, modules_of
 from orchestrator.models.documents import convert, parse, read, read_bytes
 from orchestrator.models.errors import ModelError
-
-Task = Literal["feature-extraction", "sentence-embedding"]
-"""feature-extraction: one row per token. sentence-embedding: one row per text."""
-
-TASKS: tuple[Task, ...] = ("feature-extraction", "sentence-embedding")
+from orchestrator.models.tasks import KINDS, Task, choose_task, read_head
+from orchestrator.models.tokenizer import SpecialTokens
+from orchestrator.status import HeadStatus
 
 ARCHITECTURES: dict[str, Callable[[dict[str, Any], str], Encoder]] = {
     "bert": bert.describe,
@@ -84,10 +83,15 @@ class Settings(msgspec.Struct, frozen=True):
     lowercase: bool
     """Whether texts are lowercased before the tokenizer's own rules."""
     pad_id: int
+    head: heads.Head | None = None
+    head_status: HeadStatus | None = None
+    """Both or none: a task that needs a head behind the encoder."""
 
     @property
     def width(self) -> int:
         """Floats per row of the answer."""
+        if self.head is not None:
+            return self.head.out.outputs
         width = self.encoder.width
         for step in self.steps:
             if isinstance(step, Pool):
@@ -98,7 +102,13 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def per_token(self) -> bool:
-        return not self.steps
+        return not self.steps if self.head is None else self.head.per_token
+
+    @property
+    def token_types(self) -> bool:
+        """Whether the graph is told which text of a pair a token belongs to."""
+        paired = self.head is not None and self.head.pairs
+        return paired and self.encoder.types is not None and self.encoder.type_vocab_size > 1
 
 
 class LimitConfig(msgspec.Struct, frozen=True):
@@ -135,14 +145,48 @@ def read_settings(directory: Path, task: str | None) -> Settings:
     own = encoder.positions
     if limit.max_seq_length is not None:
         own = min(limit.max_seq_length, encoder.positions)
-    if chosen == "feature-extraction":
+    head, status = _head(document, chosen, encoder, str(path))
+    if chosen != "sentence-embedding":
         steps: tuple[Step, ...] = ()
     elif modules:
         _refuse_default_prompt(directory)
         steps = _steps(directory, modules, encoder.width)
     else:
         steps = (Pool(("mean",)),)  # what sentence-transformers does with a bare encoder
-    return Settings(chosen, encoder, steps, own, limit.do_lower_case, _pad_id(document, encoder.vocab_size))
+    return Settings(
+        chosen, encoder, steps, own, limit.do_lower_case, _pad_id(document, encoder.vocab_size), head, status
+    )
+
+
+def _head(
+    document: dict[str, Any], task: Task, encoder: Encoder, where: str
+) -> tuple[heads.Head | None, HeadStatus | None]:
+    kind = KINDS.get(task)
+    if kind is None:
+        return None, None
+    status = read_head(document, task, where)
+    outputs = {"span": 2, "mask": encoder.vocab_size}.get(kind, len(status.labels))
+    return heads.describe(document, encoder, kind, outputs, where), status
+
+
+def with_special_tokens(settings: Settings, special: SpecialTokens, where: str) -> Settings:
+    """The settings of a model with a head, with what its task needs of the tokenizer. ModelError where it has no mask to fill."""
+    head, status = settings.head, settings.head_status
+    if head is None or status is None:
+        return settings
+    status = msgspec.structs.replace(status, cls_id=special.cls, pad_id=special.pad, unk_id=special.unk)
+    if head.kind == "mask":
+        if special.mask is None:
+            raise ModelError(
+                "this tokenizer has no mask token",
+                where=where,
+                why="neither tokenizer_config.json nor special_tokens_map.json names one that the vocabulary has",
+                remedy="use the tokenizer that came with the model, or pass --task feature-extraction",
+            )
+        head = replace(head, mask_id=special.mask)
+        asked = heads.asked_id(settings.encoder)
+        status = msgspec.structs.replace(status, mask_id=special.mask, asked_id=asked)
+    return msgspec.structs.replace(settings, head=head, head_status=status)
 
 
 def read_encoder(document: dict[str, Any], where: str) -> Encoder:
@@ -157,32 +201,6 @@ def read_encoder(document: dict[str, Any], where: str) -> Encoder:
             remedy="name a model of one of these",
         )
     return describe(document, where)
-
-
-def choose_task(task: str | None, document: dict[str, Any], has_modules: bool, where: str) -> Task:
-    """The task asked for, or else the one that the directory is made for. ModelError where that is none of TASKS."""
-    for known in TASKS:
-        if task == known:
-            return known
-    if task is not None:
-        raise ModelError(
-            f"unknown task {task!r}",
-            where=where,
-            why=f"supported: {', '.join(TASKS)}",
-            remedy="choose one of these, or leave --task out",
-        )
-    if has_modules:
-        return "sentence-embedding"
-    heads = document.get("architectures")
-    for head in heads if isinstance(heads, list) else []:
-        if isinstance(head, str) and head.partition("For")[2] not in ("", "MaskedLM", "PreTraining"):
-            raise ModelError(
-                "this model's own task is not supported",
-                where=where,
-                why=f"it is a {head}, supported tasks are {', '.join(TASKS)}",
-                remedy="pass --task feature-extraction to serve its encoder without its head",
-            )
-    return "feature-extraction"
 
 
 def _limit(home: Path) -> LimitConfig:
@@ -306,5 +324,12 @@ def synthetic_settings(document: dict[str, Any], task: str | None, where: str) -
     """Of a synthetic model: one normalised mean row per text unless rows per token are asked for."""
     encoder = read_encoder(document, where)
     chosen = choose_task(task, document, True, where)
+    if chosen in KINDS:
+        raise ModelError(
+            f"a synthetic model has no head for {chosen}",
+            where=where,
+            why="its weights are those of an encoder",
+            remedy="choose --task feature-extraction or sentence-embedding, or name a model that was made for this task",
+        )
     steps: tuple[Step, ...] = () if chosen == "feature-extraction" else (Pool(("mean",)), Normalise())
     return Settings(chosen, encoder, steps, encoder.positions, False, _pad_id(document, encoder.vocab_size))

@@ -50,6 +50,36 @@ class TokenizerConfig(msgspec.Struct, frozen=True):
     tokenize_chinese_chars: bool | None = None
 
 
+class SpecialTokens(msgspec.Struct, frozen=True):
+    """The ids of the tokens that have a meaning beyond their text; None where the tokenizer has none."""
+
+    mask: int | None
+    cls: int | None
+    pad: int | None
+    unk: int | None
+
+
+_USUAL = {"mask": ("[MASK]", "<mask>"), "cls": ("[CLS]", "<s>"), "pad": ("[PAD]", "<pad>"), "unk": ("[UNK]", "<unk>")}
+
+
+def special_tokens(directory: Path, tokenizer_json: bytes) -> SpecialTokens:
+    """As tokenizer_config.json or special_tokens_map.json name them, else by the names that are usual."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_buffer(tokenizer_json)
+    said: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (directory / name).is_file():
+            said |= read(directory / name, dict[str, Any], "the special tokens")
+    ids: dict[str, int | None] = {}
+    for role, usual in _USUAL.items():
+        token = said.get(f"{role}_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        candidates = [token] if isinstance(token, str) else usual
+        ids[role] = next((found for one in candidates if (found := tokenizer.token_to_id(one)) is not None), None)
+    return msgspec.convert(ids, SpecialTokens)
+
+
 _PLAIN_CLASSES = {"PreTrainedTokenizerFast", "TokenizersBackend"}
 """Classes that take tokenizer.json as it is. BERT's own class overrides its normaliser by tokenizer_config.json."""
 

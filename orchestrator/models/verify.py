@@ -11,10 +11,11 @@ from typing import Any, assert_never
 
 import numpy as np
 
+from orchestrator.models.build import heads
 from orchestrator.models.build.encoder import Encoder
 from orchestrator.models.errors import ModelError
 from orchestrator.models.manifest import Verification
-from orchestrator.models.reference import encode
+from orchestrator.models.reference import activate, encode
 from orchestrator.models.settings import Normalise, Pool, PoolingMode, Project, Settings
 from orchestrator.models.weights import Weights, take
 
@@ -28,13 +29,17 @@ LARGEST_PADDING_DIFFERENCE = 5e-5
 """Relative likewise. Seen: 1e-6."""
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(input_ids, attention_mask), both int32 [batch, length] → rows."""
+"""(input_ids, attention_mask), both int32 [batch, length] → rows. A graph that takes token types is given those of `second_half`."""
 
 
 def verify(graph: Path, settings: Settings, weights: Weights, projections: dict[str, Weights]) -> Verification:
     """Runs the graph on random ids and compares. ModelError if it does not compute what the weights say."""
     run = load(graph)
     ids = random_ids(settings.encoder, LENGTHS)
+    head = settings.head
+    if head is not None and head.kind == "mask":
+        for one in ids:
+            one[len(one) // 2] = heads.asked_id(settings.encoder)
     batch, mask = padded(ids, settings.pad_id)
     answers = run(batch, mask)
     largest = padding = 0.0
@@ -42,10 +47,12 @@ def verify(graph: Path, settings: Settings, weights: Weights, projections: dict[
     for row, (one, expected) in enumerate(zip(ids, reference(settings, weights, projections, ids), strict=True)):
         alone = run(one[None, :], np.ones((1, len(one)), np.int32))[0]
         together = answers[row, : len(one)] if settings.per_token else answers[row]
-        scale = max(float(np.abs(expected).max()), 1e-12)
+        # Scores of labels may all be near nothing, and what comes of them does not depend on that.
+        scale = max(float(np.abs(expected).max()), 1e-12 if head is None else 1.0)
         largest = max(largest, float(np.abs(together - expected).max()) / scale)
         padding = max(padding, float(np.abs(together - alone).max()) / scale)
-        smallest = min(smallest, _cosine(together, expected))
+        if settings.width > 1:  # a single number has no direction
+            smallest = min(smallest, _cosine(together, expected))
     result = Verification(len(ids), sum(len(one) for one in ids), largest, smallest, padding)
     if not (smallest >= SMALLEST_COSINE and largest <= LARGEST_DIFFERENCE and padding <= LARGEST_PADDING_DIFFERENCE):
         raise ModelError(
@@ -68,11 +75,21 @@ def load(graph: Path) -> Run:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
+    typed = any(value.name == "token_type_ids" for value in session.get_inputs())
+
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        rows: np.ndarray = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        types = {"token_type_ids": second_half(mask)} if typed else {}
+        rows: np.ndarray = session.run(None, {"input_ids": ids, "attention_mask": mask, **types})[0]
         return rows
 
     return run
+
+
+def second_half(mask: np.ndarray) -> np.ndarray:
+    """Token types, int32 [batch, length]: 1 from the middle of each text on, 0 before it and in the padding."""
+    middles = mask.sum(axis=1, keepdims=True) // 2
+    types: np.ndarray = ((np.arange(mask.shape[1]) >= middles) & (mask == 1)).astype(np.int32)
+    return types
 
 
 def random_ids(encoder: Encoder, lengths: Sequence[int], seed: int = 7) -> list[np.ndarray]:
@@ -97,7 +114,19 @@ def reference(
     settings: Settings, weights: Weights, projections: dict[str, Weights], ids: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
     """The answer for each text, computed without padding: float32 [width], or [length, width] where it is a row per token."""
-    return [_follow(settings, projections, rows) for rows in encode(settings.encoder, weights, ids)]
+    head, types, places = settings.head, None, [0] * len(ids)
+    if settings.token_types:
+        types = [second_half(np.ones((1, len(one)), np.int32))[0] for one in ids]
+    if head is not None and head.kind == "mask":
+        asked = heads.asked_id(settings.encoder)
+        places = [int(np.argmax(one == asked)) for one in ids]
+        ids = [np.where(one == asked, np.int32(head.mask_id), one) for one in ids]
+    encoded = encode(settings.encoder, weights, ids, types)
+    if head is not None:
+        return [
+            heads.reference(head, weights, rows, place, activate) for rows, place in zip(encoded, places, strict=True)
+        ]
+    return [_follow(settings, projections, rows) for rows in encoded]
 
 
 def _follow(settings: Settings, projections: dict[str, Weights], rows: np.ndarray) -> np.ndarray:

@@ -93,6 +93,9 @@ class Checkpoint:
         for name in self._files:
             if name.startswith(prefix):
                 self._stored[_modern(name.removeprefix(prefix))] = name
+        for name in self._files:  # those of a task's head stand beside the encoder's
+            if not name.startswith(prefix):
+                self._stored.setdefault(_modern(name), name)
 
     def names(self) -> Iterable[str]:
         return self._stored

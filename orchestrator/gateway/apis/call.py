@@ -9,7 +9,7 @@ import msgspec
 import orjson
 
 from orchestrator.client.link import Answered
-from orchestrator.client.texts import Side, Tokens
+from orchestrator.client.texts import Side, TextEncoder, Tokens
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.spec import Limits
 from orchestrator.status import ModelStatus
@@ -32,7 +32,7 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, gc=False):
-    """One of `texts` and `sequences` is set."""
+    """One of `texts`, `sequences` and `encode` is set."""
 
     texts: list[str] | None
     sequences: list[list[int]] | None
@@ -40,6 +40,10 @@ class Call(msgspec.Struct, gc=False):
     """The request held one input and not a list of inputs."""
     cut: Side | None
     render: Render
+    encode: Callable[[TextEncoder], Tokens] | None = None
+    """What a task makes of its texts, where they are not simply tokenized one by one."""
+    characters: int = 0
+    """How long the texts for `encode` are in all."""
 
 
 Parse = Callable[[bytes, Served], Call]

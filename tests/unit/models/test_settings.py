@@ -101,7 +101,7 @@ def test_a_padding_id_that_is_no_id_of_the_model_is_replaced_by_a_valid_one(
         ({"num_attention_heads": 5}, ["width of 32", "5 attention heads"]),
         ({"hidden_size": "32"}, ["config.json", "$.hidden_size", "str"]),
         ({"num_hidden_layers": 0}, ["$.num_hidden_layers"]),
-        ({"architectures": ["BertForSequenceClassification"]}, ["BertForSequenceClassification", "--task"]),
+        ({"architectures": ["BertForMultipleChoice"]}, ["BertForMultipleChoice", "--task"]),
     ],
 )
 def test_a_configuration_that_cannot_be_built_is_refused_by_file_and_field(
