@@ -52,8 +52,7 @@ def _serve(spec: WorkerSpec, channel: Channel, started: float) -> int:
         elif spec.artefact.engine == "onnxruntime":
             from workers.engines.onnxruntime import load  # type: ignore[assignment]
         else:
-            channel.send(Fatal(f"engine {spec.artefact.engine!r} is not built in; use onnxruntime", permanent=True))
-            return 78
+            from workers.engines.openvino import load  # type: ignore[assignment]
         engine = load(spec)
         warm_up(engine, spec)
     except (LoadError, EngineError) as error:
