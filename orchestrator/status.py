@@ -40,23 +40,9 @@ class Verified(msgspec.Struct, frozen=True):
     """What differs from the plan, and why."""
 
 
-class InstanceStatus(msgspec.Struct):
-    name: str
-    cpus: list[int]
-    node: int | None
-    membind: list[int]
-    threads: int
-    bucket: Bucket | None
-    max_seqlen: int
-    reasons: list[str]
-    state: InstanceState
-    pid: int | None
-    incarnation: int
-    restarts: int
-    verified: Verified | None
-    ready_seconds: float | None
-    last_error: str | None
-    rss_bytes: int | None
+class InstanceNumbers(msgspec.Struct, kw_only=True):
+    """What the router counts of one instance."""
+
     served: int = 0
     """Sequences answered since the orchestrator started, over all incarnations."""
     sequences_per_second: float = 0.0
@@ -79,6 +65,25 @@ class InstanceStatus(msgspec.Struct):
     latency_buckets: list[int] = []
     """Cumulative counts per bound of `LATENCY_BOUNDS_SECONDS`, one more for +Inf."""
     latency_sum_seconds: float = 0.0
+
+
+class InstanceStatus(InstanceNumbers):
+    name: str
+    cpus: list[int]
+    node: int | None
+    membind: list[int]
+    threads: int
+    bucket: Bucket | None
+    max_seqlen: int
+    reasons: list[str]
+    state: InstanceState
+    pid: int | None
+    incarnation: int
+    restarts: int
+    verified: Verified | None
+    ready_seconds: float | None
+    last_error: str | None
+    rss_bytes: int | None
     cpu_seconds: float | None = None
     """Of this incarnation's process, all threads."""
     engine_cpu_seconds: float = 0.0
@@ -91,28 +96,12 @@ LATENCY_BOUNDS_SECONDS: tuple[float, ...] = (
 )  # fmt: skip
 
 
-class InstanceReport(msgspec.Struct):
-    """The router's own numbers of one instance; fields as in InstanceStatus. Counts are over the router's life."""
+class InstanceReport(InstanceNumbers):
+    """The router's own numbers of one instance; counts are over the router's life."""
 
     name: str
     incarnation: int
     connected: bool
-    served: int = 0
-    sequences_per_second: float = 0.0
-    tokens_per_second: float = 0.0
-    latency_ms: Quantiles = Quantiles()
-    queue_depth: int = 0
-    oldest_wait_ms: float = 0.0
-    in_flight: int = 0
-    batch_mean: float = 0.0
-    padding_ratio: float = 0.0
-    busy_ratio: float = 0.0
-    batches: int = 0
-    tokens: int = 0
-    padded_tokens: int = 0
-    stolen: int = 0
-    latency_buckets: list[int] = []
-    latency_sum_seconds: float = 0.0
 
 
 class RouterStatus(msgspec.Struct):
