@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from orchestrator.models.build.disentangled import Disentangled
 from orchestrator.models.build.encoder import Activation, Encoder, Layer, Linear, Norm, RelativeBias
 from orchestrator.models.weights import Weights, take
 
@@ -44,6 +45,24 @@ def encode(
         rows = [[table[_bucket(relative, key - query)] for key in range(length)] for query in range(length)]
         return np.array(rows, np.float32).transpose(2, 0, 1)
 
+    def by_distance(disentangled: Disentangled, layer: Layer, q: np.ndarray, k: np.ndarray) -> np.ndarray:
+        table = tensor(disentangled.table)
+        if disentangled.norm is not None:
+            table = norm(disentangled.norm, table)
+        keys, queries = (
+            linear(one, table).reshape(-1, encoder.heads, encoder.width // encoder.heads)
+            for one in (layer.distance_key or layer.key, layer.distance_query or layer.query)
+        )
+        total = np.zeros((encoder.heads, len(q), len(k)), np.float32)
+        for i in range(len(q)):
+            for j in range(len(k)):
+                row = _clipped_row(disentangled, i - j)
+                if disentangled.key_of_distance:
+                    total[:, i, j] += (q[i] * keys[row]).sum(axis=-1)
+                if disentangled.query_of_distance:
+                    total[:, i, j] += (k[j] * queries[row]).sum(axis=-1)
+        return total
+
     def attend(layer: Layer, value: np.ndarray) -> np.ndarray:
         mixed = np.empty_like(value)
         query, key, content = (linear(one, value) for one in (layer.query, layer.key, layer.value))
@@ -51,7 +70,12 @@ def encode(
             q, k, v = (
                 one[text].reshape(-1, encoder.heads, encoder.width // encoder.heads) for one in (query, key, content)
             )
-            scores = np.einsum("ihd,jhd->hij", q, k) / np.float32(np.sqrt(encoder.width / encoder.heads))
+            scores = np.einsum("ihd,jhd->hij", q, k)
+            terms = 1
+            if encoder.disentangled is not None:
+                scores = scores + by_distance(encoder.disentangled, layer, q, k)
+                terms = encoder.disentangled.terms
+            scores = scores / np.float32(np.sqrt(terms * encoder.width / encoder.heads))
             if encoder.relative is not None:
                 scores = scores + bias_of(encoder.relative, len(q))
             scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -59,9 +83,11 @@ def encode(
             mixed[text] = np.einsum("hij,jhd->ihd", shares, v).reshape(-1, encoder.width)
         return linear(layer.attended, mixed)
 
-    words, places = tensor(encoder.words), tensor(encoder.places)
-    first = encoder.first_place
-    value = np.concatenate([words[one] + places[first : first + len(one)] for one in ids])
+    words, first = tensor(encoder.words), encoder.first_place
+    value = np.concatenate([words[one] for one in ids])
+    if encoder.places is not None:
+        places = tensor(encoder.places)
+        value = value + np.concatenate([places[first : first + len(one)] for one in ids])
     if encoder.types is not None:
         value = value + tensor(encoder.types)[0 if types is None else np.concatenate(types)]
     value = norm(encoder.embedded_norm, value)
@@ -84,6 +110,16 @@ def _bucket(relative: RelativeBias, distance: int) -> int:
         return side + far
     share = np.log(np.float32(far / exact)) / np.float32(np.log(relative.farthest / exact))
     return side + min(half - 1, exact + int(share * np.float32(half - exact)))
+
+
+def _clipped_row(disentangled: Disentangled, distance: int) -> int:
+    """Of the table of distances, for place of the query − place of the key."""
+    middle, bucket = disentangled.buckets // 2, distance
+    if disentangled.buckets and abs(distance) > middle:
+        widest = np.log(np.float32((disentangled.farthest - 1) / middle))
+        share = np.log(np.float32(abs(distance) / middle)) / widest
+        bucket = (int(np.ceil(share * np.float32(middle - 1))) + middle) * (1 if distance > 0 else -1)
+    return min(max(bucket + disentangled.span, 0), 2 * disentangled.span - 1)
 
 
 def _gelu(value: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
-from orchestrator.models.build import albert, bert, distilbert, electra, heads, mpnet, roberta
+from orchestrator.models.build import albert, bert, deberta, distilbert, electra, heads, mpnet, roberta
 from orchestrator.models.build.encoder import Encoder
 from orchestrator.models.build.limits import Count
 from orchestrator.models.directory import LIMIT_FILES, Module, encoder_directory, modules_of
@@ -33,6 +33,7 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any], str], Encoder]] = {
     "albert": albert.describe,
     "electra": electra.describe,
     "mpnet": mpnet.describe,
+    "deberta-v2": deberta.describe,
 }
 """By `model_type` of config.json."""
 

@@ -12,7 +12,8 @@ turns, against the form of three projections, a mask and Add for every bias. Dif
 The row of token type 0 is added to every row of the position table, so that a graph for single texts needs no token types.
 
 What differs between the members of the family is data: where positions start (`first_place`), tables narrower than the encoder
-(`widened`), one layer used many times (ALBERT), a bias by distance that all layers add to their scores (`relative`, MPNet).
+(`widened`), one layer used many times (ALBERT), a bias by distance that all layers add to their scores (`relative`, MPNet), scores
+that depend on distance in each layer (`disentangled`, DeBERTa).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from orchestrator.models.build import disentangled as distances
+from orchestrator.models.build.disentangled import Disentangled
 from orchestrator.models.weights import Weights, take
 
 if TYPE_CHECKING:
@@ -84,9 +87,13 @@ class Layer:
     up: Linear
     down: Linear
     norm: Norm
+    distance_key: Linear | None = None
+    distance_query: Linear | None = None
+    """Projections of the table of distances; None where `key` and `query` project it, or nothing does."""
 
     def linears(self) -> tuple[Linear, ...]:
-        return (self.query, self.key, self.value, self.attended, self.up, self.down)
+        own = [linear for linear in (self.distance_key, self.distance_query) if linear is not None]
+        return (self.query, self.key, self.value, self.attended, self.up, self.down, *own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,8 @@ class Encoder:
     epsilon: float
     activation: Activation
     words: str
-    places: str
+    places: str | None
+    """The table of positions, None where the architecture has none."""
     types: str | None
     """The table of token types, None where the architecture has none."""
     embedded_norm: Norm
@@ -116,6 +124,7 @@ class Encoder:
     widened: Linear | None = None
     """From the width of the tables to that of the encoder, where the two differ (ALBERT, ELECTRA)."""
     relative: RelativeBias | None = None
+    disentangled: Disentangled | None = None
     numbered_layers: int | None = None
     """How many numbers follow `layer_prefix` in the checkpoint, where that is not the number of layers."""
 
@@ -132,8 +141,9 @@ class Encoder:
         """Every tensor that the graph needs, and its shape."""
         shapes: dict[str, tuple[int, ...]] = {
             self.words: (self.vocab_size, self.table_width),
-            self.places: (self.first_place + self.positions, self.table_width),
         }
+        if self.places is not None:
+            shapes[self.places] = (self.first_place + self.positions, self.table_width)
         if self.types is not None:
             shapes[self.types] = (self.type_vocab_size, self.table_width)
         shapes.update(_norm_shapes(self.embedded_norm))
@@ -141,6 +151,10 @@ class Encoder:
             shapes.update(_linear_shapes(self.widened))
         if self.relative is not None:
             shapes[self.relative.name] = (self.relative.buckets, self.heads)
+        if self.disentangled is not None:
+            shapes[self.disentangled.table] = (2 * self.disentangled.span, self.width)
+            if self.disentangled.norm is not None:
+                shapes.update(_norm_shapes(self.disentangled.norm))
         for layer in self.layers:
             for linear in layer.linears():
                 shapes.update(_linear_shapes(linear))
@@ -161,6 +175,8 @@ def _linear_shapes(linear: Linear) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def place_table(encoder: Encoder, weights: Weights, *, typed: bool = False) -> np.ndarray:
     """Position embeddings, float32 [positions, table width]; the embedding of token type 0 is added unless the graph is `typed`."""
+    if encoder.places is None:
+        raise ValueError(f"{encoder.architecture} has no positions")
     shapes = encoder.tensors()
     places = take(weights, encoder.places, shapes[encoder.places])[encoder.first_place :]
     if encoder.types is None or typed:
@@ -175,21 +191,9 @@ def emit(graph: GraphBuilder, encoder: Encoder, weights: Weights, ids: str, mask
     `ids`, `mask` and `types` name int32 inputs [batch, length]; mask is 1 for a token and 0 for padding. Without `types` every token
     is of type 0; an encoder without token types takes none.
     """
-    words = graph.constant("words", take(weights, encoder.words, (encoder.vocab_size, encoder.table_width)))
-    places = graph.constant("places", place_table(encoder, weights, typed=types is not None))
-    segments = ""
-    if types is not None:
-        if encoder.types is None:
-            raise ValueError(f"{encoder.architecture} has no token types")
-        segments = graph.constant("types", take(weights, encoder.types, (encoder.type_vocab_size, encoder.table_width)))
-    embedded = graph.node(
-        "EmbedLayerNormalization",
-        [ids, types or "", words, places, segments, *_norm(graph, weights, encoder.embedded_norm)],
-        "embedded",
-        domain="com.microsoft",
-        spare_outputs=1,
-        epsilon=encoder.epsilon,
-    )
+    if types is not None and encoder.types is None:
+        raise ValueError(f"{encoder.architecture} has no token types")
+    embedded = (_embed_without_places if encoder.places is None else _embed)(graph, encoder, weights, ids, types)
     flat = graph.constant("flat", np.array([-1, encoder.width], np.int64))
     if encoder.widened is None:
         deep = graph.node("Shape", [embedded], "deep")
@@ -212,10 +216,46 @@ def emit(graph: GraphBuilder, encoder: Encoder, weights: Weights, ids: str, mask
             "unpadded",
         ),
         relative="" if encoder.relative is None else _emit_relative(graph, encoder, encoder.relative, weights, ids),
+        distances=None
+        if encoder.disentangled is None
+        else distances.emit_distances(
+            graph, encoder.disentangled, ids, encoder.positions, encoder.heads, encoder.width // encoder.heads
+        ),
     )
     for number, layer in enumerate(encoder.layers):
         hidden = _emit_layer(graph, encoder, weights, layer, f"layer{number}", hidden, shapes)
     return graph.node("Reshape", [hidden, shapes.deep], "hidden")
+
+
+def _embed(graph: GraphBuilder, encoder: Encoder, weights: Weights, ids: str, types: str | None) -> str:
+    words = graph.constant("words", take(weights, encoder.words, (encoder.vocab_size, encoder.table_width)))
+    places = graph.constant("places", place_table(encoder, weights, typed=types is not None))
+    segments = "" if types is None else _type_table(graph, encoder, weights)
+    return graph.node(
+        "EmbedLayerNormalization",
+        [ids, types or "", words, places, segments, *_norm(graph, weights, encoder.embedded_norm)],
+        "embedded",
+        domain="com.microsoft",
+        spare_outputs=1,
+        epsilon=encoder.epsilon,
+    )
+
+
+def _embed_without_places(graph: GraphBuilder, encoder: Encoder, weights: Weights, ids: str, types: str | None) -> str:
+    table = take(weights, encoder.words, (encoder.vocab_size, encoder.table_width))
+    if encoder.types is not None and types is None:
+        table = table + take(weights, encoder.types, (encoder.type_vocab_size, encoder.table_width))[0]
+    embedded = graph.node("Gather", [graph.constant("words", table), ids], "embedded_words")
+    if types is not None:
+        typed = graph.node("Gather", [_type_table(graph, encoder, weights), types], "embedded_types")
+        embedded = graph.node("Add", [embedded, typed], "embedded_sum")
+    norm = _norm(graph, weights, encoder.embedded_norm)
+    return graph.node("LayerNormalization", [embedded, *norm], "embedded", axis=-1, epsilon=encoder.epsilon)
+
+
+def _type_table(graph: GraphBuilder, encoder: Encoder, weights: Weights) -> str:
+    name = encoder.types or ""
+    return graph.constant("types", take(weights, name, (encoder.type_vocab_size, encoder.table_width)))
 
 
 def _emit_relative(graph: GraphBuilder, encoder: Encoder, relative: RelativeBias, weights: Weights, ids: str) -> str:
@@ -264,12 +304,34 @@ class Shapes:
     """bool: no row of this batch has padding."""
     relative: str
     """Added to the scores of every layer, or nothing."""
+    distances: distances.Distances | None
 
 
 def _emit_layer(
     graph: GraphBuilder, encoder: Encoder, weights: Weights, layer: Layer, at: str, hidden: str, shapes: Shapes
 ) -> str:
     """One layer, from float32 [batch · length, width] to the same."""
+    if encoder.disentangled is not None and shapes.distances is not None:
+        context = _emit_disentangled(
+            graph, encoder, encoder.disentangled, weights, layer, at, hidden, shapes, shapes.distances
+        )
+    else:
+        context = _emit_attention(graph, encoder, weights, layer, at, hidden, shapes)
+    context = graph.node("Reshape", [context, shapes.flat], f"{at}.context_flat")
+    attended = _gemm(graph, weights, layer.attended, context, f"{at}.attended")
+    hidden = _add_and_normalise(
+        graph, weights, attended, hidden, layer.attended_norm, f"{at}.attended_norm", encoder.epsilon
+    )
+    inner = graph.node("MatMul", [hidden, _matrix(graph, weights, layer.up)], f"{at}.up")
+    inner = _activate(graph, encoder.activation, inner, _vector(graph, weights, layer.up), f"{at}.active")
+    lowered = _gemm(graph, weights, layer.down, inner, f"{at}.down")
+    return _add_and_normalise(graph, weights, lowered, hidden, layer.norm, f"{at}.norm", encoder.epsilon)
+
+
+def _emit_attention(
+    graph: GraphBuilder, encoder: Encoder, weights: Weights, layer: Layer, at: str, hidden: str, shapes: Shapes
+) -> str:
+    """float32 [batch · length, width] → [batch, length, width]."""
     projections = {"query": layer.query, "key": layer.key, "value": layer.value}
     heads = []
     for role, linear in projections.items():
@@ -280,7 +342,7 @@ def _emit_layer(
     masked = [*heads, shapes.mask]
     if shapes.relative:
         heads, masked = [*heads, "", shapes.relative], [*masked, shapes.relative]
-    context = graph.either(
+    return graph.either(
         shapes.unpadded,
         f"{at}.context",
         "MultiHeadAttention",
@@ -290,15 +352,66 @@ def _emit_layer(
         num_heads=encoder.heads,
         mask_filter_value=MASKED,
     )
-    context = graph.node("Reshape", [context, shapes.flat], f"{at}.context_flat")
-    attended = _gemm(graph, weights, layer.attended, context, f"{at}.attended")
-    hidden = _add_and_normalise(
-        graph, weights, attended, hidden, layer.attended_norm, f"{at}.attended_norm", encoder.epsilon
+
+
+def _emit_disentangled(
+    graph: GraphBuilder,
+    encoder: Encoder,
+    disentangled: Disentangled,
+    weights: Weights,
+    layer: Layer,
+    at: str,
+    hidden: str,
+    shapes: Shapes,
+    shared: distances.Distances,
+) -> str:
+    """Attention whose scores depend on distance too. What divides them is folded into the projection of queries."""
+    head_width = encoder.width // encoder.heads
+    scale = np.float32(1.0 / np.sqrt(head_width * disentangled.terms))
+    table = take(weights, disentangled.table, (2 * disentangled.span, encoder.width))
+    if disentangled.norm is not None:
+        name, shape = disentangled.norm.name, (encoder.width,)
+        weight, bias = take(weights, f"{name}.weight", shape), take(weights, f"{name}.bias", shape)
+        table = normalised(table, weight, bias, encoder.epsilon)
+
+    def of_distance(linear: Linear, factor: np.float32) -> np.ndarray:
+        projected = (table @ _weight(weights, linear) + _bias(weights, linear)) * factor
+        split = projected.reshape(-1, encoder.heads, head_width).transpose(1, 2, 0)
+        return np.ascontiguousarray(split.astype(np.float32))
+
+    key_table = query_table = None
+    if disentangled.key_of_distance:
+        key_table = of_distance(layer.distance_key or layer.key, np.float32(1.0))
+    if disentangled.query_of_distance:
+        query_table = of_distance(layer.distance_query or layer.query, scale)
+    matrix = graph.shared(f"{layer.query.name}.scaled_weight", lambda: _weight(weights, layer.query) * scale)
+    vector = graph.shared(f"{layer.query.name}.scaled_bias", lambda: _bias(weights, layer.query) * scale)
+    flat = [
+        graph.node("Gemm", [hidden, matrix, vector], f"{at}.query"),
+        _gemm(graph, weights, layer.key, hidden, f"{at}.key"),
+        _gemm(graph, weights, layer.value, hidden, f"{at}.value"),
+    ]
+    added = distances.emit_bias(graph, shared, f"{at}.distance", flat[0], flat[1], key_table, query_table)
+    heads = [graph.node("Reshape", [value, shapes.deep], f"{value}_deep") for value in flat]
+    return graph.either(
+        shapes.unpadded,
+        f"{at}.context",
+        "MultiHeadAttention",
+        [*heads, "", "", added],
+        [*heads, "", shapes.mask, added],
+        domain="com.microsoft",
+        num_heads=encoder.heads,
+        mask_filter_value=MASKED,
+        scale=1.0,
     )
-    inner = graph.node("MatMul", [hidden, _matrix(graph, weights, layer.up)], f"{at}.up")
-    inner = _activate(graph, encoder.activation, inner, _vector(graph, weights, layer.up), f"{at}.active")
-    lowered = _gemm(graph, weights, layer.down, inner, f"{at}.down")
-    return _add_and_normalise(graph, weights, lowered, hidden, layer.norm, f"{at}.norm", encoder.epsilon)
+
+
+def normalised(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: float) -> np.ndarray:
+    """LayerNorm of constants, at build time."""
+    centred = rows - rows.mean(axis=-1, keepdims=True)
+    deviation = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(epsilon))
+    result: np.ndarray = centred / deviation * weight + bias
+    return result
 
 
 def _gemm(graph: GraphBuilder, weights: Weights, linear: Linear, value: str, at: str) -> str:

@@ -51,6 +51,20 @@ _MPNET = {key: value for key, value in _ROBERTA.items() if key != "type_vocab_si
 }
 _ALBERT = _BERT | {"model_type": "albert", "architectures": ["AlbertModel"], "embedding_size": 16}
 _ELECTRA = _BERT | {"model_type": "electra", "architectures": ["ElectraModel"]}
+_DEBERTA = _BERT | {
+    "model_type": "deberta-v2",
+    "architectures": ["DebertaV2Model"],
+    "max_position_embeddings": 300,
+    "type_vocab_size": 0,
+    "layer_norm_eps": 1e-7,
+    "relative_attention": True,
+    "max_relative_positions": -1,
+    "position_buckets": 16,
+    "position_biased_input": False,
+    "pos_att_type": ["p2c", "c2p"],
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+}
 
 CASES: dict[str, dict[str, Any]] = {
     "bert": {"config": _BERT},
@@ -67,7 +81,17 @@ CASES: dict[str, dict[str, Any]] = {
         "config": _ALBERT
         | {"num_hidden_layers": 5, "num_hidden_groups": 2, "inner_group_num": 2, "num_attention_heads": 2}
     },
-}
+    "deberta-v3": {"config": _DEBERTA, "lengths": (9, 130, 1, 40)},
+    "deberta-v2": {
+        "config": _DEBERTA
+        | {
+            "type_vocab_size": 2, "position_biased_input": True, "pos_att_type": "p2c|c2p", "share_att_key": False,
+            "norm_rel_ebd": "none",
+        }
+    },
+    "deberta-c2p": {"config": _DEBERTA | {"pos_att_type": "c2p", "position_buckets": -1, "max_relative_positions": 12}},
+    "deberta-p2c": {"config": _DEBERTA | {"pos_att_type": "p2c", "share_att_key": False}},
+}  # fmt: skip
 """By name. `lengths` where the ids are not of LENGTHS."""
 
 
