@@ -30,7 +30,7 @@ from orchestrator.supervisor.runner import ChildPlan, Deployment, StartError, Su
 from orchestrator.supervisor.sdnotify import Notifier, scrub_environment
 from topology.model import Machine, TopologyError
 from topology.sysfs import read_machine
-from workers.bind import BindError, libnuma
+from workers.bind import BindError, PolicyForbiddenError, libnuma
 from workers.spec import WorkerSpec
 
 if TYPE_CHECKING:
@@ -158,6 +158,8 @@ def _several_nodes_need_libnuma(machine: Machine) -> None:
         return
     try:
         libnuma()
+    except PolicyForbiddenError:
+        return  # each worker notes it, and status shows it
     except BindError as error:
         raise AppError(f"memory must be bound to one of the nodes {nodes}, but {error}", unworkable=True) from None
 
