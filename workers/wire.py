@@ -368,7 +368,7 @@ _HELLO = msgspec.json.Decoder(Hello)
 def decode_hello(frame: Buffer) -> Hello:
     try:
         return _HELLO.decode(memoryview(frame)[_HEAD.size :])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise WireError(f"hello: {error}") from None
 
 

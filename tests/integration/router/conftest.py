@@ -27,7 +27,7 @@ DEADLINE_MS = 20_000
 """No step of a test takes longer; it is here so that a failure ends."""
 
 
-def make_plan(*instances: tuple[str, int, int], policy: str = "by-seqlen", **options: Any) -> Plan:
+def plan_of(*instances: tuple[str, int, int], policy: str = "by-seqlen", **options: Any) -> Plan:
     """A plan of instances (name, shortest, longest)."""
     return Plan(
         policy=policy,  # type: ignore[arg-type]
@@ -50,6 +50,7 @@ class Worker:
         self.socket.setsockopt(zmq.ROUTING_ID, f"{name}#{incarnation}".encode())
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RCVTIMEO, DEADLINE_MS)
+        self.socket.setsockopt(zmq.SNDTIMEO, DEADLINE_MS)
         self.socket.connect(endpoint)
         self.hello_frame = wire.encode_json(wire.HELLO, wire.Hello(name, incarnation, holds, os.getpid()))
 
@@ -74,6 +75,7 @@ class Client:
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RCVTIMEO, DEADLINE_MS)
+        self.socket.setsockopt(zmq.SNDTIMEO, DEADLINE_MS)
         self.socket.connect(endpoint)
 
     def submit(self, request_id: int, *sequences: list[int], **options: Any) -> None:
@@ -98,10 +100,6 @@ class Client:
         return boot
 
 
-def rows_of(result: wire.Result) -> list[tuple[float, ...]]:
-    return list(struct.iter_unpack("<2f", result.rows))
-
-
 class Router:
     """A router process and the supervisor's end of its channel."""
 
@@ -116,11 +114,13 @@ class Router:
         ours, theirs = socket.socketpair()
         ours.settimeout(DEADLINE_MS / 1e3)
         self.channel = ours
-        with theirs:
+        self._log = folder / f"router-{id(self)}.log"
+        with theirs, self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "orchestrator.router", "--channel", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
+                pass_fds=[theirs.fileno()],
+                stderr=log,
+            )
         stack.callback(self._end)
         self.send(messages.Start(os.getpid(), msgspec.Raw(msgspec.json.encode(spec))))
 
@@ -129,8 +129,6 @@ class Router:
         with suppress(ProcessLookupError):
             self.process.kill()
         self.process.wait(DEADLINE_MS / 1e3)
-        if self.process.stderr is not None:
-            self.process.stderr.close()
 
     def send(self, message: messages.ToChild) -> None:
         self.channel.sendall(encode(message))
@@ -139,7 +137,7 @@ class Router:
         while not self._early:
             data = self.channel.recv(1 << 16)
             if not data:
-                raise EOFError("the router has closed its channel")
+                raise EOFError(f"the router has closed its channel:\n{self._log.read_text()[-3000:]}")
             self._early += [msgspec.json.decode(line, type=messages.FromChild) for line in self._lines.feed(data)]
         return self._early.pop(0)
 
@@ -161,11 +159,12 @@ class Router:
             if condition(report):
                 return report
 
-    def worker(self, name: str, incarnation: int = 1, *, holds: int = 512) -> Worker:
-        """A worker that has said HELLO."""
+    def worker(self, name: str, incarnation: int = 1, *, holds: int = 512, hello: bool = True) -> Worker:
+        """A worker that has said HELLO, if not told otherwise."""
         worker = Worker(self._context, self.back, name, incarnation, holds)
         self._stack.callback(worker.socket.close)
-        worker.hello()
+        if hello:
+            worker.hello()
         return worker
 
     def client(self) -> Client:
@@ -179,9 +178,21 @@ def start_router(tmp_path: Path) -> Iterator[Callable[..., Router]]:
     """Starts a router process that is ready; everything ends with the test."""
     with ExitStack() as stack:
 
-        def start(plan: Plan | None = None, **options: Any) -> Router:
-            router = Router(plan or make_plan(("short-0", 1, 32), ("long-0", 33, 512)), tmp_path, stack, **options)
-            router.wait_ready()
+        def start(plan: Plan | None = None, *, wait: bool = True, **options: Any) -> Router:
+            router = Router(plan or plan_of(("short-0", 1, 32), ("long-0", 33, 512)), tmp_path, stack, **options)
+            if wait:
+                router.wait_ready()
             return router
 
         yield start
+
+
+@pytest.fixture
+def make_plan() -> Callable[..., Plan]:
+    return plan_of
+
+
+@pytest.fixture
+def rows_of() -> Callable[[wire.Result], list[tuple[float, ...]]]:
+    """The rows of a result, as the workers of these tests make them: (sum of the ids, length)."""
+    return lambda result: list(struct.iter_unpack("<2f", result.rows))
