@@ -10,7 +10,7 @@ import threading
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from tokenizers import Encoding, Tokenizer
@@ -59,8 +59,6 @@ class Tokens(msgspec.Struct, frozen=True, gc=False):
     """int32, one sequence after the other."""
     splits: list[int] | None = None
     """Where the second text of each pair begins, for models that tell the two by token types; 0 = it has none."""
-    encodings: Sequence[Any] = ()
-    """Per sequence its `tokenizers.Encoding`, where the answer needs words and offsets."""
 
     @property
     def total(self) -> int:
@@ -120,13 +118,15 @@ class TextEncoder:
         return Tokens(lengths, packed[0] if len(packed) == 1 else b"".join(packed))
 
     def encode_pairs(
-        self, pairs: Sequence[tuple[str, str]], *, cut: Side | None = None, strategy: Strategy = "longest_first"
+        self, pairs: Sequence[str | tuple[str, str]], *, cut: Side | None = None, strategy: Strategy = "longest_first"
     ) -> Tokens:
-        """Two texts to a sequence, with the special tokens between them. TextTooLong, TooManyCharacters, NoTokens."""
+        """A text or two to a sequence, with the special tokens between them. TextTooLong, TooManyCharacters, NoTokens."""
         limit = self.max_seqlen
         pairs = [
-            (self._bounded(position, one, cut), self._bounded(position, other, cut))
-            for position, (one, other) in enumerate(pairs)
+            self._bounded(position, pair, cut)
+            if isinstance(pair, str)
+            else (self._bounded(position, pair[0], cut), self._bounded(position, pair[1], cut))
+            for position, pair in enumerate(pairs)
         ]
         encodings = self._whole.encode_batch_fast(pairs)
         for position, encoding in enumerate(encodings):
@@ -134,20 +134,20 @@ class TextEncoder:
                 if cut is None:
                     raise TextTooLong(position, len(encoding.ids), limit, at_least=False)
                 encodings[position] = self._cut_pair(position, pairs[position], cut, strategy)
-        return _tokens(encodings, [_second_begins(encoding) for encoding in encodings])
+        return tokens_of(encodings)
 
-    def _cut_pair(self, position: int, pair: tuple[str, str], cut: Side, strategy: Strategy) -> Encoding:
+    def _cut_pair(self, position: int, pair: str | tuple[str, str], cut: Side, strategy: Strategy) -> Encoding:
         with self._lock:
             tokenizer = self._truncating(self.max_seqlen, 0, strategy, cut)
             try:
-                encoding: Encoding = tokenizer.encode(*pair)
+                encoding: Encoding = tokenizer.encode(*((pair,) if isinstance(pair, str) else pair))
                 return encoding
             except Exception as error:
                 whole = len(self._whole.encode_batch_fast([pair])[0].ids)
                 raise TextTooLong(position, whole, self.max_seqlen, at_least=False) from error
 
-    def encode_with_offsets(self, texts: Sequence[str], *, cut: bool = False) -> Tokens:
-        """As `encode`, with the encodings kept; a text is cut on its right."""
+    def encode_with_offsets(self, texts: Sequence[str], *, cut: bool = False) -> list[Encoding]:
+        """As `encode`, with words and offsets; a text is cut on its right."""
         limit = self.max_seqlen
         side: Side | None = "right" if cut else None
         texts = [self._bounded(position, text, side) for position, text in enumerate(texts)]
@@ -157,7 +157,7 @@ class TextEncoder:
                 if not cut:
                     raise TextTooLong(position, len(encoding.ids), limit, at_least=False)
                 encodings[position] = self._cutting["right"].encode(texts[position])
-        return _tokens(encodings, None, keep=True)
+        return list(encodings)
 
     def windows(self, first: str, second: str | None, *, length: int, overlap: int, most: int) -> list[Encoding]:
         """A long text, or a pair whose second text is long, as sequences of at most `length` tokens that overlap by `overlap` tokens.
@@ -222,11 +222,8 @@ class TextEncoder:
 
 
 def tokens_of(encodings: Sequence[Encoding]) -> Tokens:
-    """Encodings as sequences, kept for their offsets; the second text of a pair is found by its token types. NoTokens."""
-    return _tokens(encodings, [_second_begins(encoding) for encoding in encodings], keep=True)
-
-
-def _tokens(encodings: Sequence[Encoding], splits: list[int] | None, *, keep: bool = False) -> Tokens:
+    """Encodings as sequences; the second text of a pair is found by its token types. NoTokens."""
+    splits: list[int] | None = [_second_begins(encoding) for encoding in encodings]
     ids = [encoding.ids for encoding in encodings]
     for position, one in enumerate(ids):
         if not one:
@@ -234,7 +231,7 @@ def _tokens(encodings: Sequence[Encoding], splits: list[int] | None, *, keep: bo
     packed = b"".join([array("i", one).tobytes() for one in ids])
     if splits is not None and not any(splits):
         splits = None
-    return Tokens([len(one) for one in ids], packed, splits, list(encodings) if keep else ())
+    return Tokens([len(one) for one in ids], packed, splits)
 
 
 def _second_begins(encoding: Encoding) -> int:

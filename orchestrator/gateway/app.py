@@ -24,13 +24,12 @@ from orchestrator.client.link import Answered
 from orchestrator.client.texts import pack
 from orchestrator.dashboard import assets
 from orchestrator.gateway import errors, limits, metrics
-from orchestrator.gateway.apis import health, huggingface, openai, tei
+from orchestrator.gateway.apis import health, huggingface, jina, openai, tei
 from orchestrator.gateway.apis.call import Parse, Served
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.live import Live
 from orchestrator.gateway.reply import Reply
 from orchestrator.gateway.stats import Stats
-from orchestrator.gateway.tasks import embedding, features
 from orchestrator.gateway.tokenize import Tokenizing
 from orchestrator.gateway.uplink import Uplink
 
@@ -38,7 +37,6 @@ log = logging.getLogger("gateway")
 
 PATIENCE_SECONDS = 5.0
 """While no instance is ready but one is being started, a request waits this long before it is told to come back later."""
-TASKS = (*embedding.NAMES, *features.NAMES)
 OTHER = "other"
 """The label of requests for paths that are not in the table."""
 
@@ -64,8 +62,10 @@ class App:
     """The HTTP application of one gateway. Needs the running loop; `Server(app.handle)` makes connections for it."""
 
     def __init__(self, served: Served, tokenizing: Tokenizing, uplink: Uplink, live: Live) -> None:
-        if served.model.task not in TASKS:
-            raise UnknownTask(f"task {served.model.task!r} has no HTTP routes; known are {', '.join(TASKS)}")
+        if served.model.task not in huggingface.TASKS:
+            raise UnknownTask(
+                f"task {served.model.task!r} has no HTTP routes; known are {', '.join(huggingface.TASKS)}"
+            )
         self.served = served
         self.stats = Stats()
         self.draining = False
@@ -90,6 +90,8 @@ class App:
         return {
             "/": {"POST": Route("/", parse=huggingface.predict), "GET": page("/", self._front_page)},
             "/predict": {"POST": predict},
+            "/rerank": {"POST": Route("/rerank", parse=tei.rerank)},
+            "/v1/rerank": {"POST": Route("/v1/rerank", parse=jina.rerank)},
             "/embed": {"POST": Route("/embed", parse=tei.embed)},
             "/v1/embeddings": {"POST": Route("/v1/embeddings", parse=openai.embeddings)},
             "/tokenize": {"POST": page("/tokenize", self._tokenize)},

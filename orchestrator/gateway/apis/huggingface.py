@@ -1,7 +1,8 @@
 """How does Hugging Face Inference shape its requests and answers? POST /predict and POST /. Pure.
 
-`{"inputs": …, "parameters": {…}}` → the task's output. For sentence embeddings a text gives a vector, a list of texts a list of
-vectors, and `{"source_sentence": …, "sentences": […]}` gives the similarities. For feature extraction each text gives a matrix.
+`{"inputs": …, "parameters": {…}}` → the task's output, as `transformers.pipeline` gives it; each task in its own file. For sentence
+embeddings a text gives a vector, a list of texts a list of vectors, and `{"source_sentence": …, "sentences": […]}` gives the
+similarities. For feature extraction each text gives a matrix.
 Source: https://huggingface.co/docs/inference-providers/tasks/feature-extraction and …/tasks/sentence-similarity
 """
 
@@ -11,10 +12,12 @@ import msgspec
 
 from orchestrator.client.link import Answered
 from orchestrator.client.texts import Tokens
-from orchestrator.gateway.apis.call import Call, Inputs, Served, call, cut_of, decode, dumps
-from orchestrator.gateway.apis.tei import Direction, check_options, side
+from orchestrator.gateway.apis import options
+from orchestrator.gateway.apis.call import Call, Inputs, Parse, Served, call, decode, dumps
+from orchestrator.gateway.apis.options import Truncation
+from orchestrator.gateway.apis.tei import check_options
 from orchestrator.gateway.errors import Refusal
-from orchestrator.gateway.tasks import embedding, features
+from orchestrator.gateway.tasks import answering, classification, embedding, features, filling, token_classification
 
 
 class _Similarity(msgspec.Struct):
@@ -22,11 +25,7 @@ class _Similarity(msgspec.Struct):
     sentences: list[str]
 
 
-class _Parameters(msgspec.Struct):
-    truncate: bool | None = None
-    truncation: bool | str | None = None
-    """`transformers` says this one; its strategies other than `do_not_truncate` all cut a single text the same way."""
-    truncation_direction: Direction = "right"
+class _Parameters(Truncation):
     normalize: bool | None = None
     dimensions: int | None = None
     prompt_name: str | None = None
@@ -38,15 +37,28 @@ class _Predict(msgspec.Struct):
 
 
 _predict = msgspec.json.Decoder(_Predict)
-_STRATEGIES = {"longest_first": True, "only_first": True, "only_second": False, "do_not_truncate": False}
+_TASKS: dict[str, Parse] = {
+    **dict.fromkeys(classification.NAMES, classification.predict),
+    **dict.fromkeys(token_classification.NAMES, token_classification.predict),
+    **dict.fromkeys(filling.NAMES, filling.predict),
+    **dict.fromkeys(answering.NAMES, answering.predict),
+}
+"""Tasks with a head; embeddings and features are below."""
+
+TASKS = (*embedding.NAMES, *features.NAMES, *_TASKS)
 
 
 def predict(body: bytes, served: Served) -> Call:
+    """POST /predict and POST /, whatever the model's task is."""
+    return _TASKS.get(served.model.task, _vectors)(body, served)
+
+
+def _vectors(body: bytes, served: Served) -> Call:
     request = decode(_predict, body)
     parameters = request.parameters or _Parameters()
     check_options(parameters.normalize is not False, parameters.prompt_name)
     dimensions = embedding.check_dimensions(parameters.dimensions, served.model.dimensions)
-    cut = cut_of(_truncate(parameters), side(parameters.truncation_direction), served)
+    cut = options.cut(parameters, served)
     inputs = request.inputs
     if isinstance(inputs, _Similarity):
         embedding.require(served.model.task)
@@ -73,17 +85,3 @@ def predict(body: bytes, served: Served) -> Call:
         return dumps(rows[0] if single else rows)
 
     return call(inputs, "inputs", cut, render, served)
-
-
-def _truncate(parameters: _Parameters) -> bool | None:
-    if parameters.truncate is not None:
-        return parameters.truncate
-    strategy = parameters.truncation
-    if not isinstance(strategy, str):
-        return strategy
-    if strategy not in _STRATEGIES:
-        known = ", ".join(_STRATEGIES)
-        raise Refusal(
-            "unprocessable", f"parameters.truncation: {strategy[:80]!r} is unknown, known are true, false, {known}"
-        )
-    return _STRATEGIES[strategy]

@@ -5,19 +5,18 @@ Source: https://huggingface.github.io/text-embeddings-inference/
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from tokenizers import Encoding
 
 from orchestrator import __version__
 from orchestrator.client.link import Answered
-from orchestrator.client.texts import Side, Tokens
+from orchestrator.client.texts import Tokens
 from orchestrator.gateway.apis.call import Call, Inputs, Served, call, cut_of, decode, dumps
+from orchestrator.gateway.apis.options import Direction, side
 from orchestrator.gateway.errors import Refusal
-from orchestrator.gateway.tasks import embedding
-
-Direction = Literal["right", "left", "Right", "Left"]
+from orchestrator.gateway.tasks import classification, embedding, reranking
 
 
 class _Embed(msgspec.Struct):
@@ -29,6 +28,15 @@ class _Embed(msgspec.Struct):
     prompt_name: str | None = None
 
 
+class _Rerank(msgspec.Struct):
+    query: str
+    texts: list[str]
+    raw_scores: bool = False
+    return_text: bool = False
+    truncate: bool | None = None
+    truncation_direction: Direction = "right"
+
+
 class _Tokenize(msgspec.Struct):
     inputs: str | list[str]
     add_special_tokens: bool = True
@@ -36,6 +44,7 @@ class _Tokenize(msgspec.Struct):
 
 
 _embed = msgspec.json.Decoder(_Embed)
+_rerank = msgspec.json.Decoder(_Rerank)
 _tokenize = msgspec.json.Decoder(_Tokenize)
 
 
@@ -52,6 +61,21 @@ def embed(body: bytes, served: Served) -> Call:
     return call(
         request.inputs, "inputs", cut_of(request.truncate, side(request.truncation_direction), served), render, served
     )
+
+
+def rerank(body: bytes, served: Served) -> Call:
+    """POST /rerank: index and score of each text, the most relevant first."""
+    reranking.require(served)
+    request = decode(_rerank, body)
+
+    def shape(ranks: list[tuple[int, float]], _: Tokens) -> list[dict[str, Any]]:
+        return [
+            {"index": index, "score": score, **({"text": request.texts[index]} if request.return_text else {})}
+            for index, score in ranks
+        ]
+
+    cut = cut_of(request.truncate, side(request.truncation_direction), served)
+    return reranking.call(request.query, request.texts, "texts", cut, request.raw_scores, served, shape)
 
 
 def tokenize(body: bytes, served: Served) -> tuple[list[str], bool]:
@@ -90,7 +114,7 @@ def info(served: Served) -> bytes:
             "model_id": model.id,
             "model_sha": model.digest,
             "model_dtype": {"fp32": "float32", "bf16": "bfloat16"}.get(model.precision, model.precision),
-            "model_type": {"embedding" if model.task in embedding.NAMES else model.task: {}},
+            "model_type": _model_type(served),
             "max_concurrent_requests": limits.in_flight,
             "max_input_length": model.max_seqlen,
             "max_client_batch_size": limits.batch,
@@ -104,8 +128,18 @@ def info(served: Served) -> bytes:
     )
 
 
-def side(direction: str) -> Side:
-    return "left" if direction in ("left", "Left") else "right"
+def _model_type(served: Served) -> dict[str, Any]:
+    """As text-embeddings-inference names it where it has such models, else the task."""
+    task, labels = served.model.task, classification.labels_of(served)
+    named: dict[str, Any] = {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+    if task in embedding.NAMES:
+        return {"embedding": {}}
+    if task in classification.NAMES:
+        return {"reranker" if len(labels) == 1 else "classifier": named}
+    return {task: {}}
 
 
 def check_options(normalize: bool, prompt_name: str | None) -> None:
