@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
 from orchestrator.models import tokenizer
+from orchestrator.models.build import ARCHITECTURE_NAMES
 from orchestrator.models.documents import read
 from orchestrator.models.errors import ModelError
 
@@ -14,6 +16,10 @@ LIMIT_FILES = ("sentence_bert_config.json", "sentence_distilbert_config.json")
 CONFIG = "config.json"
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
+PICKLED = "pytorch_model.bin"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
+GRAPHS = ("onnx/model.onnx", "model.onnx")
+"""Where an ONNX file of a whole model lies, by the conventions of the hub."""
 
 
 class Module(msgspec.Struct, frozen=True):
@@ -26,6 +32,14 @@ class Module(msgspec.Struct, frozen=True):
     def kind(self) -> str:
         """The class: the package around it changed between releases."""
         return self.type.rsplit(".", 1)[-1]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The weights of a directory, in the form that will be used."""
+
+    form: Literal["safetensors", "pickled", "onnx"]
+    files: list[Path]
+    """Of `onnx` the graph first, then the files beside it that may hold its weights."""
 
 
 class ShardIndex(msgspec.Struct, frozen=True):
@@ -94,22 +108,77 @@ def weight_files(directory: Path) -> list[Path]:
     )
 
 
-def source_files(directory: Path) -> list[Path]:
+def weights_of(directory: Path, graph: str | None = None) -> Found:
+    """Which weights serve a model, best first: safetensors of an architecture that is built here; an ONNX file; other safetensors;
+    a pickle. `graph` names an ONNX file in the directory that was asked for. ModelError if there is nothing.
+    """
+    if graph is not None:
+        return Found("onnx", _with_data(directory / graph))
+    home = encoder_directory(directory)
+    safetensors = (home / SAFETENSORS).is_file() or (home / SAFETENSORS_INDEX).is_file()
+    if not (safetensors and _is_built(home)):
+        for place in (*(home / name for name in GRAPHS), directory / GRAPHS[0]):
+            if place.is_file():
+                return Found("onnx", _with_data(place))
+    if not safetensors:
+        pickled = _pickles(home)
+        if pickled:
+            return Found("pickled", pickled)
+    return Found("safetensors", weight_files(home))
+
+
+def _is_built(home: Path) -> bool:
+    path = home / CONFIG
+    if not path.is_file():
+        return False
+    return read(path, dict[str, Any], "the configuration").get("model_type") in ARCHITECTURE_NAMES
+
+
+def _with_data(graph: Path) -> list[Path]:
+    """An ONNX file and those beside it that hold tensors of it, by the names that exporters give them."""
+    if not graph.is_file():
+        raise ModelError(
+            "cannot read the graph", where=str(graph), why="there is no such file", remedy="name an ONNX file"
+        )
+    beside = sorted(
+        path
+        for path in graph.parent.iterdir()
+        if path != graph and path.is_file() and (path.name.startswith(graph.name) or path.suffix == ".data")
+    )
+    return [graph, *beside]
+
+
+def _pickles(home: Path) -> list[Path]:
+    if (home / PICKLED).is_file():
+        return [home / PICKLED]
+    if not (home / PICKLED_INDEX).is_file():
+        return []
+    shards = set(read(home / PICKLED_INDEX, ShardIndex, "the index of the weights").weight_map.values())
+    return [home / shard for shard in sorted(shards) if shard == Path(shard).name and (home / shard).is_file()]
+
+
+def source_files(directory: Path, graph: str | None = None) -> list[Path]:
     """Every file that the artefact is made from, in a fixed order; ModelError where configuration or weights are missing.
 
-    What is read is what is listed: a README that changes does not make another model.
+    What is read is what is listed: a README that changes does not make another model. `graph` as in `weights_of`: with it, the
+    configuration may be missing.
     """
     modules = modules_of(directory)
     home = encoder_directory(directory)
-    if not (home / CONFIG).is_file():
+    if (home / CONFIG).is_file():
+        files = [home / CONFIG]
+    elif graph is not None:
+        files = []
+    else:
         raise ModelError(
             "this is no model directory",
             where=str(home),
             why=f"there is no {CONFIG}",
             remedy="name the directory that holds it, or download the model again",
         )
-    files = [home / CONFIG, *weight_files(home)]
-    optional = [directory / "modules.json", directory / "config_sentence_transformers.json", home / SAFETENSORS_INDEX]
+    files += weights_of(directory, graph).files
+    optional = [directory / "modules.json", directory / "config_sentence_transformers.json"]
+    optional += [home / SAFETENSORS_INDEX, home / PICKLED_INDEX]
     optional += [home / name for name in (*LIMIT_FILES, *tokenizer.FILES)]
     for module in modules[1:]:
         optional += [directory / module.path / "config.json", directory / module.path / SAFETENSORS]

@@ -17,3 +17,7 @@ class ModelError(Exception):
         self.why = why
         self.remedy = remedy
         self.unworkable = unworkable
+
+
+class NotBuilt(ModelError):
+    """A whole and honest model whose graph is not written here: torch may still export it."""

@@ -24,8 +24,10 @@ SYNTHETIC_NAMES = ("minilm-l6", "bert-base", "bert-large", "distilbert")
 """The keys of synthetic.CONFIGURATIONS; here so that a start from the cache need not import numpy."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model"]
-_UNWANTED = ["onnx/*", "openvino/*", "*.bin", "*.h5", "*.msgpack"]
+_WANTED = ["*.json", "*.txt", "*.model"]
+_WEIGHTS = (["*.safetensors"], ["onnx/model.onnx", "onnx/model.onnx*data*"], ["pytorch_model*.bin"])
+"""Asked for one after the other until there is something to serve: a hub directory often holds the same weights many times."""
+_UNWANTED = ["openvino/*", "*.h5", "*.msgpack"]
 
 
 class Directory(msgspec.Struct, frozen=True):
@@ -34,6 +36,8 @@ class Directory(msgspec.Struct, frozen=True):
     name: str
     """For the folder of the artefact: letters, digits, `.`, `-` and `_`."""
     root: Path
+    graph: str | None = None
+    """The ONNX file in it that was asked for."""
 
 
 class Synthetic(msgspec.Struct, frozen=True):
@@ -58,12 +62,14 @@ def resolve(model: str | None) -> Source:
     path = Path(model).expanduser()
     if model and path.is_dir():
         return Directory(model, slug(path.resolve().name), path.resolve())
+    if model and path.is_file() and path.suffix == ".onnx":
+        return _graph(model, path.resolve())
     if model and path.exists():
         raise ModelError(
             "this is no model directory",
             where=model,
             why="it is a file",
-            remedy="name the directory that holds config.json and model.safetensors",
+            remedy="name the directory that holds config.json and model.safetensors, or an ONNX file (.onnx)",
         )
     if not _HUB_ID.fullmatch(model):
         raise ModelError(
@@ -72,6 +78,14 @@ def resolve(model: str | None) -> Source:
             remedy="check the path",
         )
     return Directory(model, slug(model.rsplit("/", 1)[-1]), _hub(model))
+
+
+def _graph(model: str, path: Path) -> Directory:
+    """An ONNX file: tokenizer and configuration lie beside it, or above the folder `onnx` that it is in."""
+    above = path.parent.parent
+    if path.parent.name == "onnx" and not (path.parent / "tokenizer.json").is_file() and above.is_dir():
+        return Directory(model, slug(f"{above.name}-{path.stem}"), above, f"onnx/{path.name}")
+    return Directory(model, slug(f"{path.parent.name}-{path.stem}"), path.parent, path.name)
 
 
 def slug(text: str) -> str:
@@ -148,16 +162,23 @@ def _hub(hub_id: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     log.info("model=%s is not in %s, downloading it", hub_id, hub_cache())
-    try:
-        root = Path(snapshot_download(hub_id, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"cannot get the model {hub_id!r}",
-            where=str(hub_cache()),
-            why=f"it is no directory, not whole in the local Hugging Face cache, and the download failed: {first_line}",
-            remedy="check the name and the network, or name a local directory",
-            unworkable=False,
-        ) from None
-    source_files(root)
+    for number, weights in enumerate(_WEIGHTS):
+        try:
+            root = Path(snapshot_download(hub_id, allow_patterns=[*_WANTED, *weights], ignore_patterns=_UNWANTED))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"cannot get the model {hub_id!r}",
+                where=str(hub_cache()),
+                why=f"it is no directory, not whole in the local Hugging Face cache, and the download failed: {first_line}",
+                remedy="check the name and the network, or name a local directory",
+                unworkable=False,
+            ) from None
+        try:
+            source_files(root)
+        except ModelError:
+            if number + 1 == len(_WEIGHTS):
+                raise
+            continue
+        break
     return root

@@ -16,10 +16,10 @@ import msgspec
 
 from orchestrator.models.build import albert, bert, deberta, distilbert, electra, heads, mpnet, roberta
 from orchestrator.models.build.encoder import Encoder
-from orchestrator.models.build.limits import Count
+from orchestrator.models.build.limits import EXPORT, Count
 from orchestrator.models.directory import LIMIT_FILES, Module, encoder_directory, modules_of
 from orchestrator.models.documents import convert, parse, read, read_bytes
-from orchestrator.models.errors import ModelError
+from orchestrator.models.errors import ModelError, NotBuilt
 from orchestrator.models.tasks import KINDS, Task, choose_task, read_head
 from orchestrator.models.tokenizer import SpecialTokens
 from orchestrator.status import HeadStatus
@@ -134,19 +134,30 @@ class PromptConfig(msgspec.Struct, frozen=True):
     prompts: dict[str, str] = {}
 
 
-def read_settings(directory: Path, task: str | None) -> Settings:
-    """Everything but weights and tokenizer. ModelError names the file and what is supported."""
+def read_config(directory: Path) -> tuple[dict[str, Any], Path]:
+    """config.json, parsed, and where it lies. ModelError if it is not there or no JSON object."""
+    path = encoder_directory(directory) / "config.json"
+    return parse(read_bytes(path, "the configuration"), dict[str, Any], path, "the configuration"), path
+
+
+def read_settings(directory: Path, task: str | None, given: Encoder | None = None) -> Settings:
+    """Everything but weights and tokenizer. ModelError names the file and what is supported.
+
+    `given` is the outline of an encoder that is a graph already: its head is in that graph too, and config.json may be missing.
+    """
     modules = modules_of(directory)
     home = encoder_directory(directory)
+    document: dict[str, Any] = {}
     path = home / "config.json"
-    document: dict[str, Any] = parse(read_bytes(path, "the configuration"), dict[str, Any], path, "the configuration")
+    if given is None or path.is_file():
+        document, path = read_config(directory)
     chosen = choose_task(task, document, bool(modules), str(path))
-    encoder = read_encoder(document, str(path))
+    encoder = given or read_encoder(document, str(path))
     limit = _limit(home)
     own = encoder.positions
     if limit.max_seq_length is not None:
         own = min(limit.max_seq_length, encoder.positions)
-    head, status = _head(document, chosen, encoder, str(path))
+    head, status = _head(document, chosen, encoder, str(path), given is not None)
     if chosen != "sentence-embedding":
         steps: tuple[Step, ...] = ()
     elif modules:
@@ -160,13 +171,15 @@ def read_settings(directory: Path, task: str | None) -> Settings:
 
 
 def _head(
-    document: dict[str, Any], task: Task, encoder: Encoder, where: str
+    document: dict[str, Any], task: Task, encoder: Encoder, where: str, in_graph: bool
 ) -> tuple[heads.Head | None, HeadStatus | None]:
     kind = KINDS.get(task)
     if kind is None:
         return None, None
     status = read_head(document, task, where)
     outputs = {"span": 2, "mask": encoder.vocab_size}.get(kind, len(status.labels))
+    if in_graph:
+        return heads.outline(kind, encoder.width, outputs), status
     return heads.describe(document, encoder, kind, outputs, where), status
 
 
@@ -195,11 +208,11 @@ def read_encoder(document: dict[str, Any], where: str) -> Encoder:
     kind = document.get("model_type")
     describe = ARCHITECTURES.get(kind) if isinstance(kind, str) else None
     if describe is None:
-        raise ModelError(
+        raise NotBuilt(
             "this architecture cannot be built",
             where=where,
             why=f"model_type is {kind!r}, supported: {', '.join(ARCHITECTURES)}",
-            remedy="name a model of one of these",
+            remedy=f"name a model of one of these, or {EXPORT}",
         )
     return describe(document, where)
 

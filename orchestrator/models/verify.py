@@ -52,7 +52,7 @@ def verify(graph: Path, settings: Settings, weights: Weights, projections: dict[
         largest = max(largest, float(np.abs(together - expected).max()) / scale)
         padding = max(padding, float(np.abs(together - alone).max()) / scale)
         if settings.width > 1:  # a single number has no direction
-            smallest = min(smallest, _cosine(together, expected))
+            smallest = min(smallest, cosine(together, expected))
     result = Verification(len(ids), sum(len(one) for one in ids), largest, smallest, padding)
     if not (smallest >= SMALLEST_COSINE and largest <= LARGEST_DIFFERENCE and padding <= LARGEST_PADDING_DIFFERENCE):
         raise ModelError(
@@ -126,10 +126,11 @@ def reference(
         return [
             heads.reference(head, weights, rows, place, activate) for rows, place in zip(encoded, places, strict=True)
         ]
-    return [_follow(settings, projections, rows) for rows in encoded]
+    return [follow(settings, projections, rows) for rows in encoded]
 
 
-def _follow(settings: Settings, projections: dict[str, Weights], rows: np.ndarray) -> np.ndarray:
+def follow(settings: Settings, projections: dict[str, Weights], rows: np.ndarray) -> np.ndarray:
+    """What the steps after the encoder make of one text's rows [length, width], in numpy."""
     for step in settings.steps:
         match step:
             case Pool(modes):
@@ -165,7 +166,7 @@ def _pool(mode: PoolingMode, rows: np.ndarray) -> np.ndarray:
     return pooled
 
 
-def _cosine(left: np.ndarray, right: np.ndarray) -> float:
+def cosine(left: np.ndarray, right: np.ndarray) -> float:
     """The smallest over rows; of a single row its own."""
     one: Any = np.atleast_2d(left).astype(np.float64)
     other: Any = np.atleast_2d(right).astype(np.float64)

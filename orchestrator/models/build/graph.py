@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from orchestrator.models.build import OPSET
 
@@ -64,6 +64,9 @@ class GraphBuilder:
         self._constants: list[Any] = []
         self._names: set[str] = set()
         self._shared: set[str] = set()
+        self._functions: list[Any] = []
+        self._opsets = {"": OPSET, "com.microsoft": 1}
+        self._ir_version = IR_VERSION
 
     def shared(self, name: str, make: Callable[[], np.ndarray]) -> str:
         """A constant that several nodes read: made and written once, however often it is asked for."""
@@ -89,6 +92,24 @@ class GraphBuilder:
                 entry.key, entry.value = key, text
         self._constants.append(tensor)
         return name
+
+    def absorb(self, model: onnx.ModelProto) -> None:
+        """Takes over the nodes, constants, functions and operator sets of a model whose weights are in memory; not its inputs and outputs.
+
+        Its names must be none that this graph has. Its ai.onnx must be at least OPSET.
+        """
+        for tensor in model.graph.initializer:
+            self.constant(tensor.name, numpy_helper.to_array(tensor))
+        for node in model.graph.node:
+            for name in node.output:
+                if name:
+                    self._claim(name)
+            self._nodes.append(node)
+        self._functions.extend(model.functions)
+        for entry in model.opset_import:
+            domain = "" if entry.domain == "ai.onnx" else entry.domain
+            self._opsets[domain] = max(entry.version, self._opsets.get(domain, 0))
+        self._ir_version = max(self._ir_version, model.ir_version)
 
     def node(
         self,
@@ -147,8 +168,9 @@ class GraphBuilder:
         model = helper.make_model(
             graph,
             producer_name="orchestrator",
-            ir_version=IR_VERSION,
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)],
+            ir_version=self._ir_version,
+            opset_imports=[helper.make_opsetid(domain, version) for domain, version in self._opsets.items()],
+            functions=self._functions,
         )
         data: bytes = model.SerializeToString()
         return data

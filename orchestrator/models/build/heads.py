@@ -89,6 +89,11 @@ def describe(document: dict[str, Any], encoder: Encoder, kind: Kind, outputs: in
     return make(_Wanted(document, encoder, outputs, where))
 
 
+def outline(kind: Kind, width: int, outputs: int) -> Head:
+    """A head that is part of a graph already: what it answers, and no tensors."""
+    return Head(kind, None, None, None, 0.0, Linear("", width, outputs), "", ())
+
+
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     """What a head is described from."""

@@ -8,18 +8,21 @@ from typing import Annotated, NoReturn
 import msgspec
 
 from orchestrator.models.build.encoder import ACTIVATIONS, Activation
-from orchestrator.models.errors import ModelError
+from orchestrator.models.errors import ModelError, NotBuilt
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
 """A dimension or a number of things."""
 
 
+EXPORT = "let torch export it: pip install 'orchestrator[torch]'"
+
+
 def refuse(where: str, field: str, value: str, supported: Iterable[str]) -> NoReturn:
-    raise ModelError(
+    raise NotBuilt(
         "this model cannot be built",
         where=where,
         why=f"{field} is {value}, supported: {', '.join(supported)}",
-        remedy="name a model within these",
+        remedy=f"name a model within these, or {EXPORT}",
     )
 
 

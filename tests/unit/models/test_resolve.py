@@ -115,10 +115,10 @@ def test_an_unknown_synthetic_model_is_refused_with_those_that_are_known() -> No
         resolve("synthetic:bert-huge")
 
 
-def test_a_file_is_no_model_directory(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"")
+def test_a_file_that_is_no_graph_is_no_model_directory(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"")
     with pytest.raises(ModelError, match="it is a file; name the directory"):
-        resolve(str(tmp_path / "model.onnx"))
+        resolve(str(tmp_path / "model.bin"))
 
 
 @pytest.mark.parametrize("model", ["./absent", "/absent/model", "~/absent/model", "a/b/c", "", "org/", "a b"])
