@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "status": "what is running: states, cores, queue, throughput, latency",
     "topology": "the machine: packages, NUMA nodes, cache domains, cores, SMT siblings",
     "plan": "the layout, without starting anything, and the reasons for it",
+    "simulate": "the router that ships on a virtual clock: another machine, another load, each policy",
     "check": "validate a layout file against the schema and the machine",
 }
 

@@ -1,0 +1,127 @@
+"""What is one line of a load test, measured or simulated? One schema, printed as a table or as JSON. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+CLASSES = ("short", "medium", "long")
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Milliseconds from the moment a request was due to its last answer; None with no request."""
+
+    count: int = 0
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class InstanceRow(msgspec.Struct, frozen=True):
+    name: str
+    threads: int
+    utilisation: float
+    """Share of the time that its engine was busy."""
+    sequences: int
+    batch_mean: float
+    padding_ratio: float
+    """Share of the tokens computed that were padding."""
+
+
+class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    """The policy, or what was compared with it."""
+    seconds: float
+    """Of the window that is counted, without warm-up."""
+    per_second: float
+    """Requests answered per second."""
+    goodput_per_second: float
+    """Of these, the ones answered within `goodput_ms`."""
+    goodput_ms: float
+    latency: Latency
+    classes: dict[str, Latency]
+    """By class of length: short, medium, long."""
+    refused: dict[str, int] = {}
+    """Requests by reason."""
+    batch_mean: float | None = None
+    padding_ratio: float | None = None
+    spilled: int | None = None
+    """Sequences that a larger instance took over from a smaller bucket."""
+    stolen: int | None = None
+    """Sequences that an instance took over from a larger bucket, or from one as large."""
+    cpu_seconds_per_1000: float | None = None
+    """CPU time of all processes per 1,000 requests; None where it is not measured."""
+    instances: list[InstanceRow] = []
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Nearest rank of values in ascending order; at least one value."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def latency(seconds: Iterable[float]) -> Latency:
+    ordered = sorted(seconds)
+    if not ordered:
+        return Latency()
+    p50, p95, p99 = (round(quantile(ordered, share) * 1e3, 4) for share in (0.5, 0.95, 0.99))
+    return Latency(len(ordered), p50, p95, p99)
+
+
+def table(rows: Sequence[LoadRow]) -> str:
+    """For people; milliseconds where nothing else is said."""
+    kinds = [kind for kind in CLASSES if any(kind in row.classes for row in rows)]
+    kinds += sorted({kind for row in rows for kind in row.classes} - set(CLASSES))
+    head = ["", "/s", "good/s", "p50", "p95", "p99"]
+    for kind in kinds:
+        head += [f"{kind} p50", "p99"]
+    head += ["busy", "batch", "padding", "spilled", "stolen", "refused"]
+    with_cpu = any(row.cpu_seconds_per_1000 is not None for row in rows)
+    if with_cpu:
+        head.append("CPU s/1000")
+    lines = [head]
+    for row in rows:
+        overall = row.latency
+        line = [row.name, f"{row.per_second:.1f}", f"{row.goodput_per_second:.1f}"]
+        line += [_ms(overall.p50_ms), _ms(overall.p95_ms), _ms(overall.p99_ms)]
+        for kind in kinds:
+            of_kind = row.classes.get(kind, Latency())
+            line += [_ms(of_kind.p50_ms), _ms(of_kind.p99_ms)]
+        line += [
+            _busy(row.instances),
+            "-" if row.batch_mean is None else f"{row.batch_mean:.2f}",
+            "-" if row.padding_ratio is None else f"{row.padding_ratio:.1%}",
+            "-" if row.spilled is None else str(row.spilled),
+            "-" if row.stolen is None else str(row.stolen),
+            _reasons(row.refused),
+        ]
+        if with_cpu:
+            line.append("-" if row.cpu_seconds_per_1000 is None else f"{row.cpu_seconds_per_1000:.2f}")
+        lines.append(line)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def _busy(instances: Sequence[InstanceRow]) -> str:
+    if not instances:
+        return "-"
+    shares = sorted(one.utilisation for one in instances)
+    if len(shares) == 1:
+        return f"{shares[0]:.0%}"
+    return f"{shares[0]:.0%} to {shares[-1]:.0%}"
+
+
+def _reasons(refused: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items())) or "0"
