@@ -75,7 +75,7 @@ def bind_memory(membind: list[int], nodes_on_machine: int) -> Binding:
         numa.memory.set_membind_nodes(*membind)
         bound = sorted(numa.memory.get_membind_nodes()) == sorted(membind) and _task_policy().startswith("bind")
     if bound:
-        return Binding("bind", _move_early_pages(numa, membind))
+        return Binding("bind", move_early_pages(numa, membind))
     notes.append(f"bind to node {membind} was refused; many containers forbid set_mempolicy (give it CAP_SYS_NICE)")
     with _quiet_libnuma(notes):
         numa.schedule.set_preferred_node(membind[0])
@@ -130,7 +130,7 @@ def _numbers(text: str) -> set[int]:
     return found
 
 
-def _move_early_pages(numa: ModuleType, membind: list[int]) -> list[str]:
+def move_early_pages(numa: ModuleType, membind: list[int]) -> list[str]:
     """Moves to the bound node what the interpreter touched before it was bound; a note if the kernel refuses.
 
     It is 8 MB where the process began on another node: a quarter of a small model's process. Source: migrate_pages(2).

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -64,3 +66,18 @@ def test_where_every_memory_policy_is_forbidden_it_runs_without_one_and_says_so(
     assert binding.policy == "default"
     assert "refused" in binding.notes[0]
     assert "node of the thread that touches it first" in binding.notes[1]
+
+
+@pytest.mark.parametrize(("answer", "notes"), [(0, 0), (3, 0), (-1, 1)])
+def test_pages_touched_before_binding_are_moved_and_a_refusal_is_a_note(answer: int, notes: int) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def migrate(*arguments: object) -> int:
+        asked.append(arguments)
+        return answer
+
+    library = SimpleNamespace(numa_migrate_pages=migrate, numa_parse_nodestring=lambda text: text)
+    numa = cast(ModuleType, SimpleNamespace(LIBNUMA=library, bitmask_t=ctypes.c_int))
+    said = bind.move_early_pages(numa, [0, 2])
+    assert asked == [(0, b"all", b"0,2")]
+    assert len(said) == notes
