@@ -269,6 +269,8 @@ class RouterLoop:
         expected = identity_of(hello.name, hello.incarnation)
         if identity != expected:
             raise wire.WireError(f"hello of {expected!r} from the identity {identity!r}")
+        if identity in self._peers and self.core.is_current(hello.name, hello.incarnation):
+            return  # an idle worker repeats itself five times a second: that is no event, and would fill the story
         # Known before the core is told, whose first batch may follow at once; forgotten again if it does not take it in.
         before = self._identities.get(hello.name)
         self._identities[hello.name] = identity

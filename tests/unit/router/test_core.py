@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from orchestrator.router.core import STORY_LENGTH
 from orchestrator.router.events import (
     BatchDone,
@@ -106,15 +108,19 @@ def test_of_a_failed_batch_each_is_tried_alone_and_only_the_bad_one_is_refused(m
     assert (refusal.request, refusal.reason, refusal.message) == (bad, "model_error", "token 7 is bad")
 
 
-def test_a_wrong_number_of_rows_fails_the_batch_and_answers_nobody(make_desk: Any) -> None:
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_a_wrong_number_of_rows_fails_the_batch_and_answers_nobody(make_desk: Any, rows: int) -> None:
     desk = make_desk(("a", 1, 512))
+    desk.submit(16, 16)
     desk.hello("a")
-    desk.submit(100)
-    desk.finish("a", rows=3)
+    assert desk.lengths_at("a") == [[16, 16]]
+    desk.finish("a", rows=rows)
     assert desk.answered() == []
-    assert desk.refused() == [(1, "model_error")]
-    assert "3 rows for a batch of 1" in desk.refusals()[0].message
     assert desk.counts.wrong_rows == 1
+    assert desk.lengths_at("a") == [[16], [16]], "each is tried once more, alone"
+    desk.finish("a", rows=rows + 2)
+    assert desk.refused() == [(1, "model_error")]
+    assert f"{rows + 2} rows for a batch of 1" in desk.refusals()[0].message
 
 
 def test_an_answer_for_a_batch_that_is_not_held_or_was_answered_is_counted_and_dropped(make_desk: Any) -> None:
@@ -385,6 +391,27 @@ def test_a_smaller_instance_leaves_larger_work_that_home_would_finish_earlier(ma
     desk.submit(500)
     desk.submit(500)
     assert desk.lengths_at("short") == []
+
+
+@pytest.mark.parametrize(("slower", "taken_by"), [(1.2, "short"), (3.0, "nobody")])
+def test_a_smaller_instance_takes_larger_work_only_if_it_finishes_it_earlier(
+    make_desk: Any, slower: float, taken_by: str
+) -> None:
+    desk = make_desk(*TWO, holds=512)
+    desk.hello("short")
+    desk.hello("long")
+    seconds = desk.core.roster.instances["long"].predictor.seconds
+    for _ in range(10):
+        desk.submit(20)
+        desk.finish(
+            "short",
+            seconds=slower * desk.running("short").predicted / desk.core.roster.instances["short"].predictor.factor,
+        )
+    desk.submit(500)
+    desk.submit(500)
+    # At home it would be done after two such times; here after `slower` of them.
+    assert desk.running("long").predicted == seconds(500, 1)
+    assert desk.lengths_at("short") == ([[500]] if taken_by == "short" else [])
 
 
 def test_a_lane_without_a_connected_home_is_served_by_whoever_holds_its_lengths(make_desk: Any) -> None:
