@@ -19,7 +19,7 @@ from orchestrator.claims import ClaimError, Claims
 from orchestrator.config.check import check_layout
 from orchestrator.config.load import LayoutErrors, load_layout
 from orchestrator.config.schema import Layout, layout_max_seqlen
-from orchestrator.gateway.spec import GatewaySpec, Limits
+from orchestrator.gateway.spec import Caches, GatewaySpec, Limits
 from orchestrator.paths import PathError, claim_runtime_folder
 from orchestrator.plan.model import Plan, PlanError, PlannedInstance
 from orchestrator.plan.solve import PlanRequest, plan
@@ -66,6 +66,8 @@ class Options:
     runtime: Path
     cache: Path
     claim_scope: str = "host"
+    answer_cache_mb: float | None = None
+    join_requests: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ def settled_layout(options: Options) -> Layout:
         for name in ("model", "task", "precision", "engine", "policy", "max_seqlen", "host", "port")
         if (value := getattr(options, name)) is not None
     }
+    kept = {"answers_mb": options.answer_cache_mb, "join": options.join_requests}
+    caches = {name: value for name, value in kept.items() if value is not None}
+    if caches:
+        said["caches"] = msgspec.structs.replace(layout.caches, **caches)
     if layout.instances and options.instances is not None:
         raise AppError(
             f"--instances {options.instances} and the instances of {options.layout} say different things; leave one of them out",
@@ -263,6 +269,11 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
         truncate=layout.limits.truncate,
         default_timeout_ms=layout.limits.timeout_ms,
     )
+    caches = Caches(
+        token_bytes=int(layout.caches.tokens_mb * (1 << 20)),
+        answer_bytes=int(layout.caches.answers_mb * (1 << 20)),
+        join=layout.caches.join,
+    )
     count = layout.gateways or (1 if housekeeping.shared else max(1, min(MOST_GATEWAYS, len(housekeeping.cpus) - 1)))
     nodes = sum(node.has_memory for node in before.machine.nodes)
 
@@ -275,6 +286,7 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
             tokenizer=prepared.tokenizer,
             limits=limits,
             cpus=housekeeping.cpus,
+            caches=caches,
         )
 
     def worker(instance: PlannedInstance) -> Callable[[int], WorkerSpec]:

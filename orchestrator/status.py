@@ -84,6 +84,9 @@ class InstanceStatus(InstanceNumbers):
     ready_seconds: float | None
     last_error: str | None
     rss_bytes: int | None
+    precision: str | None = None
+    engine: str | None = None
+    """What it computes with."""
     cpu_seconds: float | None = None
     """Of this incarnation's process, all threads."""
     engine_cpu_seconds: float = 0.0
@@ -132,6 +135,17 @@ class RouterReport(msgspec.Struct):
     instances: list[InstanceReport]
 
 
+class CacheStatus(msgspec.Struct, frozen=True):
+    """A cache of one gateway, since it started."""
+
+    hits: int = 0
+    misses: int = 0
+    entries: int = 0
+    bytes: int = 0
+    budget_bytes: int = 0
+    """0 where there is no such cache."""
+
+
 class GatewayStatus(msgspec.Struct):
     name: str
     state: str
@@ -151,6 +165,12 @@ class GatewayStatus(msgspec.Struct):
     rss_bytes: int | None = None
     latency_buckets: list[int] = []
     latency_sum_seconds: float = 0.0
+    token_cache: CacheStatus = CacheStatus()
+    """Texts whose tokens are known."""
+    answer_cache: CacheStatus = CacheStatus()
+    """Sequences whose rows are known."""
+    joined: int = 0
+    """Requests that waited for the answer of another one with the same tokens."""
 
 
 class HeadStatus(msgspec.Struct, frozen=True):

@@ -37,8 +37,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", type=Path, metavar="FILE", help="Layout file; options given here go before it.")
     add("--host")
     add("--port", type=int)
+    parser.add_argument("--answer-cache", type=_megabytes, metavar="MB", help=option("caches.answers_mb").help)
+    parser.add_argument("--join", action="store_true", default=None, help=option("caches.join").help)
     add_runtime_dir(parser)
     add_cache_dir(parser)
+
+
+def _megabytes(text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of MiB") from None
+    if not 0 <= size <= 65_536:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0 to 65536 MiB")
+    return size
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
         runtime=runtime_dir(args),
         cache=cache_dir(args),
         claim_scope=claim_scope(),
+        answer_cache_mb=args.answer_cache,
+        join_requests=args.join,
     )
     try:
         all_answered = serve(options, say=log_to_stderr, log=log_to_stderr, on_plan=_show_plan, on_ready=_show_ready)

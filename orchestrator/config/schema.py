@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 Policy = Literal["by-seqlen", "by-seqlen-strict", "shortest-completion", "least-loaded", "round-robin"]
 Precision = Literal["auto", "fp32", "bf16", "int8"]
-Engine = Literal["onnxruntime", "openvino"]
+Engine = Literal["auto", "onnxruntime", "openvino"]
 Allowance = Literal["overlap", "smt", "remote-memory"]
 
 VERSION: Final = 1
@@ -140,6 +140,20 @@ class LimitsConfig(Struct, frozen=True, kw_only=True):
     ] = 60_000
 
 
+class CachesConfig(Struct, frozen=True, kw_only=True):
+    """What a gateway keeps, so as not to compute it again."""
+
+    tokens_mb: Annotated[
+        float, Meta(ge=0, le=65_536, description="Tokens of texts seen before, in MiB per gateway; 0: none.")
+    ] = 16.0
+    answers_mb: Annotated[
+        float, Meta(ge=0, le=65_536, description="Answers given before, in MiB per gateway; 0: none.")
+    ] = 0.0
+    join: Annotated[bool, Meta(description="Compute requests that are alike and under way at the same time once.")] = (
+        False
+    )
+
+
 class Layout(Struct, frozen=True, kw_only=True):
     """A layout file. Everything but `version` may be omitted."""
 
@@ -150,8 +164,12 @@ class Layout(Struct, frozen=True, kw_only=True):
     task: Annotated[str | None, Meta(min_length=1, description="Task of the model; omitted: what the model says.")] = (
         None
     )
-    precision: Annotated[Precision, Meta(description="Precision of the weights and products.")] = "auto"
-    engine: Annotated[Engine, Meta(description="Inference engine.")] = "onnxruntime"
+    precision: Annotated[Precision, Meta(description="Precision of the products; auto: the fastest that is accurate, per bucket.")] = "auto"
+    engine: Annotated[Engine, Meta(description="Inference engine.")] = "auto"
+    min_cosine: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Mean cosine to fp32 under which auto takes no other precision."),
+    ] = 0.99
     policy: Annotated[Policy, Meta(description="How the router chooses an instance for a sequence.")] = "by-seqlen"
     max_seqlen: Annotated[
         int | None,
@@ -173,6 +191,9 @@ class Layout(Struct, frozen=True, kw_only=True):
     ] = ()
     batching: Annotated[Batching, Meta(description="How much goes into one batch.")] = Batching()
     limits: Annotated[LimitsConfig, Meta(description="What is refused, and when.")] = LimitsConfig()
+    caches: Annotated[CachesConfig, Meta(description="What a gateway keeps, so as not to compute it again.")] = (
+        CachesConfig()
+    )
     allow: Annotated[
         tuple[Allowance, ...],
         Meta(description="Conflicts that are meant: overlap, smt (siblings of one core), remote-memory."),

@@ -16,19 +16,23 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, assert_never
+from typing import Any, NoReturn, assert_never
 
 import msgspec
 import uvloop
 
+from orchestrator.client.link import Answered
 from orchestrator.client.texts import TextEncoder
 from orchestrator.dashboard.assets import BrokenPackage
+from orchestrator.gateway.answers import Answers, Key
 from orchestrator.gateway.apis.call import Served
 from orchestrator.gateway.app import App, Server, UnknownTask
+from orchestrator.gateway.caches import BoundedCache
 from orchestrator.gateway.live import Live
 from orchestrator.gateway.spec import GatewaySpec
 from orchestrator.gateway.tokenize import Tokenizing
 from orchestrator.gateway.uplink import Uplink
+from orchestrator.status import CacheStatus
 from workers.channel import Channel, ChannelError, SupervisorGone
 from workers.spec import Beat, Configure, Drain, Drained, Fatal, Lost, Ready, Start, State, Stats, Stop
 
@@ -53,9 +57,12 @@ class Process:
         self._started = started
         self._live = Live()
         self._uplink = Uplink(spec.front, most_in_flight=spec.limits.in_flight)
-        self._tokenizing = Tokenizing(encoder)
+        caches = spec.caches
+        self._tokenizing = Tokenizing(encoder, BoundedCache(caches.token_bytes) if caches.token_bytes else None)
+        kept: BoundedCache[Key, Answered] | None = BoundedCache(caches.answer_bytes) if caches.answer_bytes else None
+        self._answers = Answers(self._uplink.infer, kept, join=caches.join)
         served = Served(spec.model, spec.limits, encoder.vocabulary)
-        self._app = App(served, self._tokenizing, self._uplink, self._live)
+        self._app = App(served, self._tokenizing, self._uplink, self._live, self._answers)
         self._server = Server(self._app.handle)
         self._stopped = asyncio.Event()
         self._drain: asyncio.Task[None] | None = None
@@ -137,6 +144,9 @@ class Process:
                 late_replies=link.late_replies,
                 cpu_seconds=time.process_time(),
                 rss_bytes=resident_bytes(),
+                token_cache=report_of(self._tokenizing.cache),
+                answer_cache=report_of(self._answers.cache),
+                joined=self._answers.joined,
             )
             self._send(Stats(msgspec.Raw(msgspec.json.encode(status))))
 
@@ -145,6 +155,10 @@ class Process:
             self._channel.send(message)
         except SupervisorGone:
             vanish()
+
+
+def report_of(cache: BoundedCache[Any, Any] | None) -> CacheStatus:
+    return CacheStatus() if cache is None else cache.report()
 
 
 def vanish() -> NoReturn:

@@ -24,6 +24,7 @@ from orchestrator.client.link import Answered
 from orchestrator.client.texts import pack
 from orchestrator.dashboard import assets
 from orchestrator.gateway import errors, limits, metrics
+from orchestrator.gateway.answers import Answers
 from orchestrator.gateway.apis import health, huggingface, jina, openai, tei
 from orchestrator.gateway.apis.call import Parse, Served
 from orchestrator.gateway.errors import Refusal
@@ -61,7 +62,9 @@ class UnknownTask(Exception):
 class App:
     """The HTTP application of one gateway. Needs the running loop; `Server(app.handle)` makes connections for it."""
 
-    def __init__(self, served: Served, tokenizing: Tokenizing, uplink: Uplink, live: Live) -> None:
+    def __init__(
+        self, served: Served, tokenizing: Tokenizing, uplink: Uplink, live: Live, answers: Answers | None = None
+    ) -> None:
         if served.model.task not in huggingface.TASKS:
             raise UnknownTask(
                 f"task {served.model.task!r} has no HTTP routes; known are {', '.join(huggingface.TASKS)}"
@@ -74,6 +77,7 @@ class App:
         self.idle.set()
         self._tokenizing = tokenizing
         self._uplink = uplink
+        self._answers = answers or Answers(uplink.infer, None, join=False)
         self._live = live
         self._created = int(time.time())
         self._prefix = secrets.token_hex(6)
@@ -195,7 +199,7 @@ class App:
         left = timeout - (tokenized - started)
         if left <= 0:
             raise Refusal("deadline", f"the deadline of {timeout * 1000:.0f} ms passed before the text was tokenized")
-        outcome = await self._uplink.infer(tokens, left)
+        outcome = await self._answers.infer(tokens, left)
         if not isinstance(outcome, Answered):
             kind, message = outcome.reason, outcome.message
             if kind == "deadline" and impatient:

@@ -172,6 +172,22 @@ def _gateways(gateways: Sequence[GatewayStatus]) -> Iterator[Metric]:
     yield family(CounterMetricFamily, "resubmitted_requests", "Sent again after a router restart.", "resubmitted")
     yield family(CounterMetricFamily, "late_replies", "Replies nobody waited for any more.", "late_replies")
     yield family(CounterMetricFamily, "tokenize_seconds", "Time spent on tokenizing.", "tokenize_seconds")
+    yield family(CounterMetricFamily, "joined_requests", "Waited for another's answer to the same tokens.", "joined")
+
+    def cache(kind: type[GaugeMetricFamily] | type[CounterMetricFamily], name: str, help_: str, field: str) -> Metric:
+        of = kind(f"orchestrator_gateway_{name}", help_, labels=["gateway"])
+        which, _, number = field.partition(".")
+        for one in gateways:
+            of.add_metric([one.name], getattr(getattr(one, which), number))
+        return of
+
+    for which, what in (
+        ("token_cache", "texts whose tokens are known"),
+        ("answer_cache", "sequences whose rows are known"),
+    ):
+        yield cache(CounterMetricFamily, f"{which}_hits", f"Found among {what}.", f"{which}.hits")
+        yield cache(CounterMetricFamily, f"{which}_misses", f"Not found among {what}.", f"{which}.misses")
+        yield cache(GaugeMetricFamily, f"{which}_bytes", f"Memory of {what}, estimated.", f"{which}.bytes")
     yield family(CounterMetricFamily, "restarts", "How often a gateway was started again.", "restarts")
     yield family(CounterMetricFamily, "cpu_seconds", "CPU time used.", "cpu_seconds")
     yield family(GaugeMetricFamily, "resident_memory_bytes", "Resident memory.", "rss_bytes")

@@ -19,6 +19,15 @@ class Limits(msgspec.Struct, frozen=True):
     """Deadline of a request that names none."""
 
 
+class Caches(msgspec.Struct, frozen=True):
+    """Of each gateway; 0 bytes: no such cache."""
+
+    token_bytes: int = 0
+    answer_bytes: int = 0
+    join: bool = False
+    """Whether requests that are alike and under way at the same time are computed once."""
+
+
 class GatewaySpec(msgspec.Struct, frozen=True):
     name: str
     listen_fd: int
@@ -31,3 +40,4 @@ class GatewaySpec(msgspec.Struct, frozen=True):
     limits: Limits
     cpus: list[int]
     report_seconds: float = 1.0
+    caches: Caches = Caches()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 
-from orchestrator.status import LATENCY_BOUNDS_SECONDS, GatewayStatus, Quantiles
+from orchestrator.status import LATENCY_BOUNDS_SECONDS, CacheStatus, GatewayStatus, Quantiles
 
 WINDOW_SECONDS = 10.0
 MOST_SAMPLES = 8192
@@ -50,6 +50,9 @@ class Stats:
         late_replies: int,
         cpu_seconds: float,
         rss_bytes: int | None,
+        token_cache: CacheStatus = CacheStatus(),  # noqa: B008 - frozen
+        answer_cache: CacheStatus = CacheStatus(),  # noqa: B008 - frozen
+        joined: int = 0,
     ) -> GatewayStatus:
         self._answered.append((now, self._total))
         while len(self._answered) > 1 and self._answered[0][0] < now - WINDOW_SECONDS:
@@ -76,6 +79,9 @@ class Stats:
             rss_bytes=rss_bytes,
             latency_buckets=cumulative,
             latency_sum_seconds=self._sum_seconds,
+            token_cache=token_cache,
+            answer_cache=answer_cache,
+            joined=joined,
         )
 
     def _quantiles(self, now: float) -> Quantiles:

@@ -7,13 +7,17 @@ megabyte most of a second, for which no other request shall wait. The tokenizer 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from tokenizers import Encoding
 
 from orchestrator.client.texts import NoTokens, Side, TextEncoder, TextTooLong, Tokens, TooManyCharacters
+from orchestrator.gateway.caches import BoundedCache, text_bytes
 from orchestrator.gateway.errors import Refusal
+
+INT = 4
+"""Bytes of an id."""
 
 ON_LOOP_CHARACTERS = 2_000
 LARGE_CHARACTERS = 100_000
@@ -21,13 +25,42 @@ LARGE_CHARACTERS = 100_000
 
 
 class Tokenizing:
-    def __init__(self, encoder: TextEncoder) -> None:
+    def __init__(self, encoder: TextEncoder, cache: BoundedCache[str, bytes] | None = None) -> None:
         self.encoder = encoder
+        self.cache = cache
+        """Ids of texts, whole ones only: what cutting leaves depends on the request."""
         self._long = ThreadPoolExecutor(1, "tokenize-long")
         self._large = ThreadPoolExecutor(1, "tokenize-large")
 
     async def encode(self, texts: list[str], cut: Side | None) -> Tokens:
         """Refusal where a text is over the model's limit and `cut` is None, or has no token at all."""
+        if self.cache is None:
+            return await self._encode(texts, cut)
+        found = [self.cache.get(text) for text in texts]
+        missing = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        if missing:
+            try:
+                tokens = await self._encode(missing, cut)
+            except Refusal:
+                if len(missing) == len(texts):
+                    raise
+                return await self._encode(texts, cut)  # refused again, with the number that the text has in the request
+            fresh = iter(self._remembered(missing, tokens, cut))
+            found = [next(fresh) if ids is None else ids for ids in found]
+        parts = [ids for ids in found if ids is not None]
+        return Tokens([len(ids) // INT for ids in parts], parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def _remembered(self, texts: list[str], tokens: Tokens, cut: Side | None) -> Iterator[bytes]:
+        """The ids of each text, kept on the way where they are all of it."""
+        at = 0
+        for text, length in zip(texts, tokens.lengths, strict=True):
+            ids = tokens.ids[at : at + length * INT]
+            at += length * INT
+            if self.cache is not None and (cut is None or length < self.encoder.max_seqlen):
+                self.cache.put(text, ids, text_bytes(text) + len(ids))
+            yield ids
+
+    async def _encode(self, texts: list[str], cut: Side | None) -> Tokens:
         characters = len(texts[0]) if len(texts) == 1 else sum(map(len, texts))
         return await self.apply(lambda encoder: encoder.encode(texts, cut=cut), characters)
 
