@@ -130,10 +130,13 @@ def cpus_of_threads(pid: int) -> dict[int, set[int]]:
     }
 
 
-def pages_outside(pid: int, policy: str) -> list[str]:
-    """The mappings that hold pages under another policy. OpenBLAS gives its buffer one of its own; here nothing ever touches it."""
+def pages_unbound(pid: int, nodes: Sequence[int]) -> list[str]:
+    """The mappings that hold pages and are not bound to these nodes. OpenBLAS gives its buffer a policy of its own: nothing touches it."""
     lines = Path(f"/proc/{pid}/numa_maps").read_text().splitlines()
-    return [line for line in lines if line.split()[1] != policy and re.search(r" N\d+=", line)]
+    held = [line for line in lines if re.search(r" N\d+=", line)]
+    return [
+        line for line in held if not line.split()[1].startswith("bind:") or numbers(line.split()[1][5:]) != set(nodes)
+    ]
 
 
 def bytes_per_node(pid: int) -> tuple[Counter[int], Counter[int]]:
