@@ -52,13 +52,14 @@ lint: setup-test
 test: lint
 	$(BIN)/pytest
 
-$(VENV)/.installed-reference: $(VENV)/.installed
+$(VENV)/.installed-reference: $(VENV)/.installed-test
 	@$(PIP) --editable '.[reference]'
 	@touch $@
 
 test-reference: $(VENV)/.installed-reference
 	PYTHONPATH=. $(BIN)/python tests/data/models/make_reference.py --compare
 	PYTHONPATH=. $(BIN)/python tests/data/tasks/make_reference.py --compare
+	$(BIN)/pytest tests/integration/models/test_sources.py
 
 test-vm: setup
 	@[ "$$(id -u)" != 0 ] || sh requirements/system.sh qemu debootstrap

@@ -3,7 +3,8 @@
 Theory of operation. The source files are hashed (through an index, so that 90 MB are read once and not at each start). Their digest,
 the task, the precision, the engine and the version of the builder name a folder of the cache. If that folder is there and unharmed, its
 manifest answers everything, and neither numpy nor an engine is imported: a warm start takes milliseconds. If not, one process makes it
-under a lock: graph and data file from the weights, a cleaned tokenizer.json, a check against an independent computation, the manifest.
+under a lock: graph and data file from the weights (opening.py says how), a cleaned tokenizer.json, a check against an independent
+computation, the manifest.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,17 +23,12 @@ from orchestrator.models import manifest as manifests
 from orchestrator.models.build import BUILDER_VERSION, OPSET
 from orchestrator.models.cache import Cache
 from orchestrator.models.digest import DigestIndex, SourceFile, combined, digest_files
-from orchestrator.models.directory import encoder_directory, source_files, weight_files
+from orchestrator.models.directory import source_files
 from orchestrator.models.errors import ModelError
 from orchestrator.models.manifest import Manifest
 from orchestrator.models.resolve import Source, Synthetic, resolve
 from orchestrator.status import ModelStatus
 from workers.spec import Artefact
-
-if TYPE_CHECKING:
-    from orchestrator.models import tokenizer
-    from orchestrator.models.settings import Settings
-    from orchestrator.models.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +136,7 @@ def _source_files(source: Source, index: DigestIndex) -> list[SourceFile]:
 
         description = synthetic.describe_bytes(source.shape)
         return [SourceFile("synthetic.json", len(description), hashlib.sha256(description).hexdigest())]
-    return digest_files(source.root, source_files(source.root), index)
+    return digest_files(source.root, source_files(source.root, source.graph), index)
 
 
 def _key(digest: str, task: str | None, engine: str) -> str:
@@ -182,21 +178,17 @@ def _limit(manifest: Manifest, max_seqlen: int | None) -> int:
 
 
 def _make(store: Cache, name: str, source: Source, files: list[SourceFile], digest: str, task: str | None) -> Manifest:
-    from orchestrator.models.build.assemble import assemble
     from orchestrator.models.build.graph import ONNX_VERSION
-    from orchestrator.models.verify import verify
-    from orchestrator.models.weights import check
+    from orchestrator.models.opening import open_source
 
     started = time.perf_counter()
     log.info("model=%s artefact=%s absent->building", source.id, name)
-    settings, weights, projections, tokens = _open(source, task)
-    encoder = settings.encoder
-    needed = encoder.tensors() | (settings.head.tensors(weights) if settings.head is not None else {})
-    check(weights, needed, encoder.layer_prefix, encoder.stored_layers)
-    with store.making(name) as folder:
+    with ExitStack() as stack, store.making(name) as folder:
+        opened = open_source(source, task, stack)
+        settings, tokens, encoder = opened.settings, opened.tokens, opened.settings.encoder
         (folder / manifests.TOKENIZER).write_bytes(tokens.data)
-        assemble(folder, settings, weights, projections)
-        verification = verify(folder / manifests.GRAPH, settings, weights, projections)
+        opened.write(folder)
+        verification = opened.verify(folder)
         if not isinstance(source, Synthetic) and combined(_source_files(source, store.index)) != digest:
             raise ModelError(
                 "the model was changed while it was read",
@@ -236,32 +228,6 @@ def _make(store: Cache, name: str, source: Source, files: list[SourceFile], dige
         )
         manifests.path_of(folder).write_bytes(manifests.encode(manifest))
     return manifest
-
-
-def _open(source: Source, task: str | None) -> tuple[Settings, Weights, dict[str, Weights], tokenizer.Prepared]:
-    """Everything that an artefact is made from."""
-    from orchestrator.models import settings as reading
-    from orchestrator.models import synthetic, tokenizer
-    from orchestrator.models.weights import Checkpoint
-
-    if isinstance(source, Synthetic):
-        settings = reading.synthetic_settings(synthetic.CONFIGURATIONS[source.shape], task, source.id)
-        tokens = tokenizer.finish(
-            synthetic.tokenizer_document(), Path(source.id), vocab_size=settings.encoder.vocab_size, lowercase=False
-        )
-        return settings, synthetic.SyntheticWeights(settings.encoder), {}, tokens
-    settings = reading.read_settings(source.root, task)
-    home = encoder_directory(source.root)
-    tokens = tokenizer.prepare_tokenizer(home, vocab_size=settings.encoder.vocab_size, lowercase=settings.lowercase)
-    if settings.head is not None:
-        settings = reading.with_special_tokens(settings, tokenizer.special_tokens(home, tokens.data), str(home))
-    weights = Checkpoint(weight_files(home))
-    projections: dict[str, Weights] = {
-        step.directory: Checkpoint(weight_files(source.root / step.directory), prefixed=False)
-        for step in settings.steps
-        if isinstance(step, reading.Project)
-    }
-    return settings, weights, projections, tokens
 
 
 def _in_words(step: object) -> str:

@@ -50,6 +50,13 @@ class TokenizerConfig(msgspec.Struct, frozen=True):
     tokenize_chinese_chars: bool | None = None
 
 
+def vocabulary_size(tokenizer_json: bytes) -> int:
+    """One more than the largest id it can give."""
+    from tokenizers import Tokenizer
+
+    return 1 + max(Tokenizer.from_buffer(tokenizer_json).get_vocab(with_added_tokens=True).values())
+
+
 class SpecialTokens(msgspec.Struct, frozen=True):
     """The ids of the tokens that have a meaning beyond their text; None where the tokenizer has none."""
 

@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from orchestrator.models import ModelError, prepare
+from orchestrator.models.build import ARCHITECTURE_NAMES
 from orchestrator.models.settings import ARCHITECTURES
 
 DATA = Path(__file__).parents[2] / "data" / "models"
@@ -60,6 +61,7 @@ def test_every_architecture_has_a_case_and_every_case_a_reference(stored: dict[s
     compared = {case["config"]["model_type"] for case in cases.CASES.values()}
     assert compared | {"distilbert"} == set(ARCHITECTURES)  # distilbert's are in tiny.npz
     assert {key.split("/")[0] for key in stored} == set(cases.CASES)
+    assert set(ARCHITECTURE_NAMES) == set(ARCHITECTURES)  # the names that a start from the cache knows
 
 
 def test_no_two_references_are_the_same(stored: dict[str, np.ndarray]) -> None:

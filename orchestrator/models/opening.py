@@ -1,0 +1,165 @@
+"""What is an artefact made from, and by which way: written here from tensors, or wrapped around somebody's graph?
+
+Tensors of an architecture that is built here are written as our graph. Otherwise a graph is needed: an ONNX file that lies in the
+directory, or one that torch exports, if it is installed. Both ways end in a graph with the same inputs and output, and in a check.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from orchestrator.models import settings as reading
+from orchestrator.models import synthetic, tokenizer, torch_side, wrap
+from orchestrator.models import verify as checking
+from orchestrator.models.build.assemble import assemble
+from orchestrator.models.build.encoder import Encoder
+from orchestrator.models.directory import encoder_directory, modules_of, weight_files, weights_of
+from orchestrator.models.documents import read
+from orchestrator.models.errors import ModelError, NotBuilt
+from orchestrator.models.manifest import GRAPH, Verification
+from orchestrator.models.resolve import Directory, Source, Synthetic
+from orchestrator.models.settings import Project, Settings
+from orchestrator.models.tasks import Task, choose_task
+from orchestrator.models.weights import Checkpoint, Weights, check
+
+log = logging.getLogger(__name__)
+
+MOST_POSITIONS = 1 << 20
+"""tokenizer_config.json says 10^30 where nobody said anything."""
+_ANY_VOCABULARY = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    settings: Settings
+    tokens: tokenizer.Prepared
+    write: Callable[[Path], None]
+    """Writes the graph and its data file into a folder."""
+    verify: Callable[[Path], Verification]
+    """Checks what was written."""
+
+
+def open_source(source: Source, task: str | None, stack: ExitStack) -> Opened:
+    """Reads everything but the tensors themselves. ModelError for whatever cannot be served. Temporary files live as long as `stack`."""
+    if isinstance(source, Synthetic):
+        settings = reading.synthetic_settings(synthetic.CONFIGURATIONS[source.shape], task, source.id)
+        vocab_size = settings.encoder.vocab_size
+        tokens = tokenizer.finish(
+            synthetic.tokenizer_document(), Path(source.id), vocab_size=vocab_size, lowercase=False
+        )
+        return _written(settings, tokens, synthetic.SyntheticWeights(settings.encoder), {})
+    found = weights_of(source.root, source.graph)
+    if found.form == "onnx":
+        return _wrapped(source, task, found.files)
+    try:
+        settings = reading.read_settings(source.root, task)
+    except NotBuilt as error:
+        if not torch_side.installed():
+            raise
+        log.info("model=%s is exported by torch, because %s", source.id, error)
+        exported = torch_side.export(
+            encoder_directory(source.root), _task(source.root, task), _temporary(stack) / "model.onnx"
+        )
+        return _wrapped(source, task, [exported])
+    tokens = _tokens(source.root, settings)
+    settings = _with_special_tokens(source.root, settings, tokens)
+    files = found.files
+    if found.form == "pickled":
+        files = [torch_side.convert(files, _temporary(stack) / "model.safetensors")]
+    return _written(settings, tokens, Checkpoint(files), _projections(source.root, settings))
+
+
+def _written(
+    settings: Settings, tokens: tokenizer.Prepared, weights: Weights, projections: dict[str, Weights]
+) -> Opened:
+    encoder = settings.encoder
+    needed = encoder.tensors() | (settings.head.tensors(weights) if settings.head is not None else {})
+    check(weights, needed, encoder.layer_prefix, encoder.stored_layers)
+    return Opened(
+        settings,
+        tokens,
+        lambda folder: assemble(folder, settings, weights, projections),
+        lambda folder: checking.verify(folder / GRAPH, settings, weights, projections),
+    )
+
+
+def _wrapped(source: Directory, task: str | None, files: list[Path]) -> Opened:
+    foreign = wrap.read_graph(files, _task(source.root, task))
+    settings = reading.read_settings(source.root, task, _outline(source.root, foreign))
+    tokens = _tokens(source.root, settings)
+    settings = _with_special_tokens(source.root, settings, tokens)
+    projections = _projections(source.root, settings)
+    return Opened(
+        settings,
+        tokens,
+        lambda folder: wrap.write(folder, foreign, settings, projections),
+        lambda folder: wrap.verify(folder / GRAPH, foreign, settings, projections),
+    )
+
+
+def _outline(root: Path, foreign: wrap.Foreign) -> Encoder:
+    """Vocabulary and positions: what config.json says, else what the tokenizer says. ModelError where nobody says it."""
+    home = encoder_directory(root)
+    document: dict[str, Any] = {}
+    if (home / "config.json").is_file():
+        document, _ = reading.read_config(root)
+    try:
+        known = reading.read_encoder(document, str(home / "config.json"))
+        return wrap.outline(foreign, known.architecture, known.vocab_size, known.positions)
+    except ModelError as error:
+        log.debug("%s: the configuration describes nothing that is built here: %s", foreign.path, error)
+    vocab_size, positions = document.get("vocab_size"), document.get("max_position_embeddings")
+    if not isinstance(vocab_size, int) or vocab_size < 1:
+        data = tokenizer.prepare_tokenizer(home, vocab_size=_ANY_VOCABULARY, lowercase=False).data
+        vocab_size = tokenizer.vocabulary_size(data)
+    if not isinstance(positions, int):
+        config = home / "tokenizer_config.json"
+        said = read(config, dict[str, Any], "the configuration of the tokenizer") if config.is_file() else {}
+        positions = said.get("model_max_length")
+    if not isinstance(positions, int) or not 1 <= positions <= MOST_POSITIONS:
+        raise ModelError(
+            "nobody says how long a text the graph can take",
+            where=str(home),
+            why="neither config.json (max_position_embeddings) nor tokenizer_config.json (model_max_length) does",
+            remedy='put a config.json beside it with at least {"max_position_embeddings": …}',
+        )
+    kind = document.get("model_type")
+    return wrap.outline(foreign, kind if isinstance(kind, str) else "onnx", vocab_size, positions)
+
+
+def _task(root: Path, task: str | None) -> Task:
+    home = encoder_directory(root)
+    document: dict[str, Any] = {}
+    if (home / "config.json").is_file():
+        document, _ = reading.read_config(root)
+    return choose_task(task, document, bool(modules_of(root)), str(home / "config.json"))
+
+
+def _tokens(root: Path, settings: Settings) -> tokenizer.Prepared:
+    home = encoder_directory(root)
+    return tokenizer.prepare_tokenizer(home, vocab_size=settings.encoder.vocab_size, lowercase=settings.lowercase)
+
+
+def _with_special_tokens(root: Path, settings: Settings, tokens: tokenizer.Prepared) -> Settings:
+    if settings.head is None:
+        return settings
+    home = encoder_directory(root)
+    return reading.with_special_tokens(settings, tokenizer.special_tokens(home, tokens.data), str(home))
+
+
+def _projections(root: Path, settings: Settings) -> dict[str, Weights]:
+    return {
+        step.directory: Checkpoint(weight_files(root / step.directory), prefixed=False)
+        for step in settings.steps
+        if isinstance(step, Project)
+    }
+
+
+def _temporary(stack: ExitStack) -> Path:
+    return Path(stack.enter_context(TemporaryDirectory(prefix="orchestrator-")))
