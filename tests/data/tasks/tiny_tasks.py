@@ -34,6 +34,7 @@ ROBERTA: dict[str, Any] = BERT | {
     "model_type": "roberta", "vocab_size": 300, "type_vocab_size": 1, "max_position_embeddings": 130, "pad_token_id": 1,
     "bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5,
 }  # fmt: skip
+MPNET: dict[str, Any] = {**ROBERTA, "model_type": "mpnet", "relative_attention_num_buckets": 32}
 ALBERT: dict[str, Any] = BERT | {"model_type": "albert", "embedding_size": 16, "hidden_act": "gelu_new"}
 ELECTRA: dict[str, Any] = BERT | {"model_type": "electra", "embedding_size": 16}
 
@@ -44,8 +45,12 @@ NLI = {
 }
 
 PREFIXES = {
-    "bert": "bert.", "distilbert": "distilbert.", "roberta": "roberta.", "albert": "albert.", "electra": "electra.",
+    "bert": "bert.", "distilbert": "distilbert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "mpnet": "mpnet.",
+    "albert": "albert.", "electra": "electra.",
 }  # fmt: skip
+
+BYTE_LEVEL = ("roberta", "xlm-roberta", "mpnet")
+"""Architectures whose tiny models have RoBERTa's kind of tokenizer."""
 
 CASES: dict[str, dict[str, Any]] = {
     "bert-classes": BERT | {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "poor", "1": "fair", "2": "good"}},
@@ -71,6 +76,13 @@ CASES: dict[str, dict[str, Any]] = {
     "roberta-mask": ROBERTA | {"architectures": ["RobertaForMaskedLM"]},
     "albert-mask": ALBERT | {"architectures": ["AlbertForMaskedLM"]},
     "electra-mask": ELECTRA | {"architectures": ["ElectraForMaskedLM"]},
+    "mpnet-classes": MPNET | {"architectures": ["MPNetForSequenceClassification"], "num_labels": 3},
+    "mpnet-mask": MPNET | {"architectures": ["MPNetForMaskedLM"]},
+    "xlm-roberta-classes": ROBERTA
+    | {"model_type": "xlm-roberta", "architectures": ["XLMRobertaForSequenceClassification"], "num_labels": 3},
+    "electra-entities": ELECTRA | {"architectures": ["ElectraForTokenClassification"], "id2label": NER},
+    "distilbert-answers": DISTILBERT | {"architectures": ["DistilBertForQuestionAnswering"]},
+    "albert-answers": ALBERT | {"architectures": ["AlbertForQuestionAnswering"]},
     "bert-answers": BERT | {"architectures": ["BertForQuestionAnswering"]},
     "roberta-answers": ROBERTA | {"architectures": ["RobertaForQuestionAnswering"]},
 }  # fmt: skip
@@ -158,7 +170,7 @@ def requests(name: str) -> list[dict[str, Any]]:
     listed = [{"pipeline": PIPELINES[task], **one} for one in asked]
     if name == "bert-entailment":
         listed += [{"pipeline": "zero-shot-classification", **one} for one in ZERO_SHOT]
-    if name == "roberta-mask":
+    if name in ("roberta-mask", "mpnet-mask"):
         text = json.dumps(listed).replace("[MASK]", "<mask>")
         listed = json.loads(text)
     return listed
@@ -170,7 +182,7 @@ def write(directory: Path, name: str, *, seed: int = 3) -> Path:
     kind = config["model_type"]
     directory.mkdir(parents=True, exist_ok=True)
     _write_json(directory / "config.json", config)
-    byte_level = kind == "roberta"
+    byte_level = kind in BYTE_LEVEL
     _write_json(directory / "tokenizer.json", byte_level_document() if byte_level else tokenizer_document())
     special = (
         {"cls_token": "<s>", "bos_token": "<s>", "sep_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>",
@@ -179,7 +191,7 @@ def write(directory: Path, name: str, *, seed: int = 3) -> Path:
         else {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
     )  # fmt: skip
     names = ["input_ids", "attention_mask"]
-    if kind not in ("roberta", "distilbert"):
+    if kind not in (*BYTE_LEVEL, "distilbert"):
         names.insert(1, "token_type_ids")
     limit = config["max_position_embeddings"] - (2 if byte_level else 0)
     _write_json(
