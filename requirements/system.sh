@@ -1,5 +1,5 @@
 #!/bin/sh
-# Which system packages are missing, and may they be installed? Usage: system.sh libnuma|chromium|systemd ...
+# Which system packages are missing, and may they be installed? Usage: system.sh libnuma|chromium|systemd|qemu|debootstrap ...
 # Installs with apt-get where this user may; otherwise says what is missing and what to run, and goes on:
 # the program itself refuses, with the reason, where it cannot do without.
 set -u
@@ -9,12 +9,15 @@ present() {
         libnuma) ldconfig -p 2>/dev/null | grep -q 'libnuma\.so\.1' ;;
         chromium) command -v chromium >/dev/null ;;
         systemd) command -v systemd-analyze >/dev/null ;;
+        qemu) command -v qemu-system-x86_64 >/dev/null ;;
+        debootstrap) PATH="$PATH:/usr/sbin" command -v debootstrap >/dev/null ;;
     esac
 }
 
 package() {
     case "$1" in
         libnuma) echo libnuma1 ;;
+        qemu) echo qemu-system-x86 ;;
         *) echo "$1" ;;
     esac
 }
