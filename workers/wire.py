@@ -45,6 +45,8 @@ FLAG_PAIRS: Final = 1
 """The message has a table of split positions: the second segment of sequence i starts at token split[i], 0 = one segment."""
 FLAG_PER_TOKEN: Final = 2
 """Each sequence is answered by a matrix [tokens, width] and not by one row [width]."""
+FLAG_TENANT: Final = 4
+"""A SUBMIT has a u32 behind its header: whom the gateway asks for (a key, an address). The router is fair between them."""
 
 MAX_SEQUENCES: Final = 65_535
 MAX_TOKENS: Final = 1 << 24
@@ -59,6 +61,7 @@ REASONS: Final = (
 
 _HEAD = struct.Struct("<BB")
 _SUBMIT = struct.Struct("<BBBBIQI")  # version, kind, flags, priority, timeout_ms, request_id, n
+_TENANT = struct.Struct("<I")
 _ID = struct.Struct("<BBxxxxxxQ")  # CANCEL, PING: version, kind, id
 _PONG = struct.Struct("<BBxxxxxxQQ")  # version, kind, token, boot
 _RESULT = struct.Struct("<BBBBHHQIIIIII")
@@ -83,6 +86,8 @@ class Submit(msgspec.Struct, gc=False):
     priority: int
     timeout_ms: int
     """Milliseconds from now until the answer is worthless; 0 = no deadline."""
+    tenant: int = 0
+    """Any number that stands for whoever asks; 0 = the client itself."""
 
 
 class Result(msgspec.Struct, gc=False):
@@ -152,12 +157,16 @@ def encode_submit(
     splits: Sequence[int] | None = None,
     priority: int = NORMAL,
     timeout_ms: int = 0,
+    tenant: int = 0,
 ) -> bytes:
+    """A SUBMIT; `tenant` is a u32, 0 = the client itself."""
     n = len(lengths)
+    flags = (FLAG_PAIRS if splits is not None else 0) | (FLAG_TENANT if tenant else 0)
+    head = _SUBMIT.pack(VERSION, SUBMIT, flags, priority, timeout_ms, request_id, n)
+    if tenant:
+        head += _TENANT.pack(tenant)
     if splits is None:
-        head = _SUBMIT.pack(VERSION, SUBMIT, 0, priority, timeout_ms, request_id, n)
         return b"".join((head, struct.pack(f"<{n}I", *lengths), ids))
-    head = _SUBMIT.pack(VERSION, SUBMIT, FLAG_PAIRS, priority, timeout_ms, request_id, n)
     return b"".join((head, struct.pack(f"<{2 * n}I", *lengths, *splits), ids))
 
 
@@ -169,8 +178,14 @@ def decode_submit(frame: Buffer) -> Submit:
         raise WireError(f"submit: {error}") from None
     if priority >= len(PRIORITIES):
         raise WireError(f"submit: priority {priority}, known are 0 to {len(PRIORITIES) - 1}")
-    lengths, splits, at = _tables("submit", view, _SUBMIT.size, n, flags)
-    return Submit(request_id, lengths, view[at:], splits, priority, timeout_ms)
+    at, tenant = _SUBMIT.size, 0
+    if flags & FLAG_TENANT:
+        if len(view) < at + _TENANT.size:
+            raise WireError(f"submit: {len(view)} bytes end before the tenant")
+        (tenant,) = _TENANT.unpack_from(view, at)
+        at += _TENANT.size
+    lengths, splits, at = _tables("submit", view, at, n, flags)
+    return Submit(request_id, lengths, view[at:], splits, priority, timeout_ms, tenant)
 
 
 def request_id_of(frame: Buffer) -> int | None:

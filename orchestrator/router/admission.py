@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil, inf
 from typing import Final
 
 import msgspec
 
 from orchestrator.router.events import Reason, Request, Seconds
+from orchestrator.router.flows import CLASSES
 
 _LONGEST_RETRY_MS: Final = 60_000
 
@@ -51,6 +53,25 @@ def refusal(request: Request, longest: int, limits: Limits, queued: int) -> Refu
             f"{n} sequences in one request; the queue holds {limits.queue_limit}: send at most {limits.queue_limit} at once",
         )
     return Refusal("queue_full", f"{queued} sequences wait and {n} more exceed the limit of {limits.queue_limit}")
+
+
+def whom_to_displace(held: Mapping[int, int], mine: int | None, priority: int, n: int, need: int) -> int | None:
+    """The flow that gives up its newest request so that `n` sequences can come into a full queue; None if nobody has to.
+
+    Overload degrades in order: first the least urgent class gives way, then, among equals, the tenant that has most waiting, as
+    long as it still has more than the newcomer will have (longest queue drop: Suter et al., INFOCOM 1998).
+
+    :param held: flow → sequences waiting
+    :param mine: the newcomer's flow, None if nothing of its tenant is in progress
+    :param need: sequences that have to go
+    """
+    below = [(flow % CLASSES, size, flow) for flow, size in held.items() if flow % CLASSES > priority]
+    if sum(size for _, size, _ in below) >= need:
+        return max(below)[2]
+    share = n + (held.get(mine, 0) if mine is not None else 0)
+    equals = [(size, flow) for flow, size in held.items() if flow % CLASSES == priority and flow != mine]
+    size, flow = max(equals, default=(0, -1))
+    return flow if size - need >= share else None
 
 
 def too_late(request: Request, finish: Seconds, now: Seconds) -> Refusal | None:

@@ -27,7 +27,9 @@ def request_from(client: bytes, frame: bytes) -> Request:
     if len(lengths) > 1:
         starts = [0, *accumulate(4 * length for length in lengths[:-1])]
     tokens = Tokens(message.ids, starts, message.splits)
-    return Request(Client(client), message.request_id, lengths, message.timeout_ms, message.priority, tokens)
+    return Request(
+        Client(client), message.request_id, lengths, message.timeout_ms, message.priority, tokens, tenant=message.tenant
+    )
 
 
 def batch_frame(action: Dispatch) -> bytes:

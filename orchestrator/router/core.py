@@ -18,7 +18,7 @@ from math import inf
 from typing import Final, assert_never
 
 from orchestrator.plan.model import Plan
-from orchestrator.router.admission import Limits, Refusal, refusal, retry_after_ms, too_late
+from orchestrator.router.admission import Limits, Refusal, refusal, retry_after_ms, too_late, whom_to_displace
 from orchestrator.router.cost import CostTable, DefaultCosts
 from orchestrator.router.dispatcher import Dispatcher
 from orchestrator.router.events import (
@@ -141,9 +141,12 @@ class RouterCore:
         lengths = request.lengths
         longest = lengths[0] if len(lengths) == 1 else max(lengths)
         refused = refusal(request, longest, self._limits, ledger.counts.queued)
-        if refused is None and request.timeout_ms:
+        full = refused is not None and refused.reason == "queue_full"
+        if request.timeout_ms and (refused is None or full):
             request.deadline = now + request.timeout_ms * 1e-3
-            refused = self._too_late(request, longest, now)
+            refused = self._too_late(request, longest, now) or refused
+        if full and refused is not None and refused.reason == "queue_full" and self._make_room(request, actions):
+            refused = None
         if refused is not None:
             self._turn_away(request, refused, actions)
             return
@@ -164,6 +167,21 @@ class RouterCore:
         for index in sorted(touched):
             self._dispatcher.pump(roster.lanes[index], now, actions)
 
+    def _make_room(self, request: Request, actions: list[Action]) -> bool:
+        """In a full queue: refuses what is less urgent, or of a tenant that has more waiting, for the sake of `request`."""
+        ledger, roster = self.ledger, self.roster
+        n = len(request.lengths)
+        while (need := ledger.counts.queued + n - self._limits.queue_limit) > 0:
+            flow = whom_to_displace(roster.held(), ledger.tenants.flow_of(request), request.priority, n, need)
+            newest = None if flow is None else roster.newest(flow)
+            if newest is None:
+                return False
+            ledger.counts.displaced += newest.request.unsettled
+            retry = retry_after_ms(roster.backlog_seconds())
+            message = "the queue is full, and what is more urgent or of somebody who has less waiting came in"
+            self._refuse(newest.request, "queue_full", message, actions, retry)
+        return True
+
     def _too_late(self, request: Request, longest: int, now: Seconds) -> Refusal | None:
         """Predicts only where the deadline is not ample anyway: with the gateway's default of a minute it nearly always is."""
         if now >= self._next_outlook:
@@ -182,10 +200,12 @@ class RouterCore:
             retry = retry_after_ms(self.roster.backlog_seconds())
         actions.append(Refuse(request, refused.reason, refused.message, retry))
 
-    def _refuse(self, request: Request, reason: Reason, message: str, actions: list[Action]) -> None:
+    def _refuse(
+        self, request: Request, reason: Reason, message: str, actions: list[Action], retry_after_ms: int = 0
+    ) -> None:
         """Ends an accepted request that still has unanswered sequences."""
         self._dispatcher.drop(self.ledger.close(request, reason))
-        actions.append(Refuse(request, reason, message))
+        actions.append(Refuse(request, reason, message, retry_after_ms))
 
     # ---- batches ------------------------------------------------------------------------------------------------
 

@@ -79,11 +79,11 @@ class Dispatcher:
             return
         if self._roster.rules.steals:
             waiting = [
-                (head.rank, other.index)
+                (head.request.turn, head.rank, other.index)
                 for other in self._roster.lanes
                 if other is not lane and other.queue.size and (head := other.queue.oldest(instance.classes))
             ]
-            for _, index in sorted(waiting):
+            for _, _, index in sorted(waiting):
                 self.pump(self._roster.lanes[index], now, actions)
 
     def next_due(self, now: Seconds) -> Seconds:
@@ -108,8 +108,7 @@ class Dispatcher:
         plan = self._roster.plan
         if not plan.max_queue_delay_ms or self.hurry or lane.queue.tokens >= plan.max_batch_tokens:
             return -inf
-        head = lane.queue.oldest(-1)
-        return -inf if head is None else head.request.arrived + plan.max_queue_delay_ms * 1e-3
+        return lane.queue.oldest_arrival() + plan.max_queue_delay_ms * 1e-3
 
     def _start_at_home(self, lane: Lane, now: Seconds, actions: list[Action]) -> bool:
         queue, roster = lane.queue, self._roster

@@ -50,6 +50,7 @@ class Request(msgspec.Struct, gc=False, eq=False):
     timeout_ms: int = 0
     """0 = no deadline."""
     priority: int = 1
+    """Index into `wire.PRIORITIES`."""
     payload: Any = None
     """The shell's: the token ids. Let go when the request is settled."""
     arrived: Seconds = 0.0
@@ -57,6 +58,12 @@ class Request(msgspec.Struct, gc=False, eq=False):
     unsettled: int = 0
     """Sequences that are not answered yet; 0 = nothing more is sent for this request."""
     items: list[Item] = []
+    tenant: int = 0
+    """Who asks, as the gateway tells them apart (API key, address); 0 = the client itself."""
+    flow: int = 0
+    """Stands for tenant and priority while the request is in progress."""
+    turn: Seconds = 0.0
+    """Arrival plus what its class has to wait: the earliest goes first between classes."""
 
 
 class Item(msgspec.Struct, gc=False, eq=False):

@@ -8,8 +8,8 @@ from orchestrator.plan.model import PlannedInstance
 from orchestrator.router.buckets import LengthClasses
 from orchestrator.router.cost import CostTable, Predictor
 from orchestrator.router.events import Flight, Seconds
+from orchestrator.router.flows import FlowQueue
 from orchestrator.router.meter import InstanceCounts
-from orchestrator.router.queue import LengthQueue
 
 NO_INCARNATION = -1
 
@@ -24,7 +24,7 @@ class Lane:
         self.homes = homes
         self.idle: list[Instance] = []
         """Connected homes that compute nothing, the last to become idle at the end."""
-        self.queue = LengthQueue(classes)
+        self.queue = FlowQueue(classes)
         self.prefetch_due: Seconds = inf
         """No home can take a batch in advance before this time."""
         self.steal_due: Seconds = -inf

@@ -20,6 +20,8 @@ def validate(core: RouterCore) -> None:
     _expect("items held once", len({id(item) for item in (*waiting, *flying)}), len(waiting) + len(flying))
     _expect("states of items in flight", {item.state for item in flying} | {IN_FLIGHT}, {IN_FLIGHT})
     _check_requests(core, [*waiting, *flying])
+    tenants = {request.tenant or request.client for request in core.ledger.requests.values()}
+    _expect("tenants with requests in progress", len(core.ledger.tenants), len(tenants))
     if any(item.request.unsettled == 0 for item in waiting):
         raise AssertionError("a sequence waits that nobody wants")
 

@@ -1,10 +1,10 @@
 """Which waiting sequences make the next batch? Pure.
 
-Theory of operation. A queue is a row of bins, one per class of lengths, each a deque ordered by arrival. The oldest
-head of all bins goes first, so nothing starves. The batch is filled from the head's own bin and then from the next shorter
-ones, in order of arrival, while three things hold: padded tokens (longest × n) stay within the budget; the cost of the
-batch grows by less than the newcomer would cost alone; the batch ends by the time it has to. A decision costs
-O(bins), however long the queue is.
+Theory of operation. A queue holds what one tenant has waiting in one class of priority (`flows`): a row of bins, one per
+class of lengths, each a deque ordered by arrival. The oldest head of all bins goes first, so nothing starves. The batch is
+filled from the head's own bin and then from the next shorter ones, in order of arrival, while three things hold: padded
+tokens (longest × n) stay within the budget; the cost of the batch grows by less than the newcomer would cost alone; the
+batch ends by the time it has to. A decision costs O(bins), however long the queue is.
 
 A cancelled sequence stays where it is, marked SETTLED, and is dropped when it surfaces; when more dead than living are
 kept, the bins are swept. A requeued one goes to the front, and to its place by rank if others came back before it.
@@ -94,46 +94,75 @@ class LengthQueue:
         head = waiting.popleft()
         if not waiting:
             self._mask ^= 1 << index
-        longest = total = head.length
-        squares = longest * longest
+        longest = head.length
         batch = [head]
+        self.size -= 1
+        self.tokens -= longest
+        self.squares -= longest * longest
         if max_n > 1 and self._mask and not head.alone:
-            call, token, square = shape.call, shape.token, shape.square
-            cost = call + (token + square * longest) * longest
-            n = 1
-            for at in range(index, max(-1, index - _NEIGHBOURS - 1), -1):
-                waiting = self._bins[at]
-                while waiting:
-                    item = waiting[0]
-                    if item.state is not QUEUED:
-                        waiting.popleft()
-                        self._dead -= 1
-                        continue
-                    length = item.length
-                    padded = longest if longest > length else length
-                    tokens = padded * (n + 1)
-                    joined = call + (token + square * padded) * tokens
-                    alone = call + (token + square * length) * length
-                    if (
-                        tokens > max_tokens
-                        or n >= max_n
-                        or joined > max_seconds
-                        or joined - cost > (1.0 - LEAST_GAIN) * alone
-                        or item.alone
-                    ):
-                        break
+            cost = shape.call + (shape.token + shape.square * longest) * longest
+            self._fill(batch, index, longest, cost, shape, max_tokens, max_n, max_seconds)
+        return batch
+
+    def join(
+        self, batch: list[Item], shape: Shape, *, max_tokens: int, max_n: int = MAX_BATCH, max_seconds: float = inf
+    ) -> None:
+        """Fills a batch that another queue of the same classes began."""
+        longest = max([item.length for item in batch])
+        self._fill(
+            batch, self._classes.of(longest), longest, shape.seconds(longest, len(batch)),
+            shape, max_tokens, max_n, max_seconds,
+        )  # fmt: skip
+
+    def _fill(
+        self,
+        batch: list[Item],
+        index: int,
+        longest: int,
+        cost: float,
+        shape: Shape,
+        max_tokens: int,
+        max_n: int,
+        max_seconds: float,
+    ) -> None:
+        """Lets join what pays, from bin `index` and the next shorter ones. The batch costs `cost` so far."""
+        call, token, square = shape.call, shape.token, shape.square
+        n = started = len(batch)
+        total = squares = 0
+        for at in range(index, max(-1, index - _NEIGHBOURS - 1), -1):
+            waiting = self._bins[at]
+            if not waiting:
+                continue
+            while waiting:
+                item = waiting[0]
+                if item.state is not QUEUED:
                     waiting.popleft()
-                    batch.append(item)
-                    n += 1
-                    longest, cost = padded, joined
-                    total += length
-                    squares += length * length
-                if not waiting:
-                    self._mask &= ~(1 << at)
-        self.size -= len(batch)
+                    self._dead -= 1
+                    continue
+                length = item.length
+                padded = longest if longest > length else length
+                tokens = padded * (n + 1)
+                joined = call + (token + square * padded) * tokens
+                alone = call + (token + square * length) * length
+                if (
+                    tokens > max_tokens
+                    or n >= max_n
+                    or joined > max_seconds
+                    or joined - cost > (1.0 - LEAST_GAIN) * alone
+                    or item.alone
+                ):
+                    break
+                waiting.popleft()
+                batch.append(item)
+                n += 1
+                longest, cost = padded, joined
+                total += length
+                squares += length * length
+            if not waiting:
+                self._mask &= ~(1 << at)
+        self.size -= n - started
         self.tokens -= total
         self.squares -= squares
-        return batch
 
     def forget(self, item: Item) -> None:
         """A sequence that waits here was settled by other means (cancelled, expired). `sweep` after the last one."""
@@ -165,6 +194,20 @@ class LengthQueue:
     def waiting(self) -> list[Item]:
         """Everything that waits, in no order. O(n): for reports and checks."""
         return [item for waiting in self._bins for item in waiting if item.state is QUEUED]
+
+    def newest(self) -> Item | None:
+        """The living sequence that came last."""
+        newest = None
+        for waiting in self._bins:
+            last = next((item for item in reversed(waiting) if item.state is QUEUED), None)
+            if last is not None and (newest is None or last.rank > newest.rank):
+                newest = last
+        return newest
+
+    def clear_dead(self) -> None:
+        """Throws the dead out of a queue in which nothing lives."""
+        if self._dead:
+            self.drain()
 
     def _find(self, classes: int) -> int:
         """The bin whose living head is the oldest, −1 if all are empty. Drops the dead on its way."""

@@ -39,7 +39,7 @@ def _share_of_lane(instance: Instance, now: Seconds) -> tuple[int, Seconds]:
     """Sequences that wait for this instance first, and the wait of the oldest. Replicas share their lane's evenly, so that
     the sum over all instances is what is queued."""
     lane = instance.lane
-    if lane is None or (head := lane.queue.oldest(-1)) is None:
+    if lane is None or not lane.queue.size:
         return 0, 0.0
     share, rest = divmod(lane.queue.size, len(lane.homes))
-    return share + (lane.homes.index(instance) < rest), now - head.request.arrived
+    return share + (lane.homes.index(instance) < rest), now - lane.queue.oldest_arrival()

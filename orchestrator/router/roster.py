@@ -155,6 +155,19 @@ class Roster:
                 stranded += lane.queue.drain()
         self.put(sorted(stranded, key=_rank))
 
+    def held(self) -> dict[int, int]:
+        """Flow → sequences waiting, over all lanes."""
+        held: dict[int, int] = {}
+        for lane in self.lanes:
+            for flow, size in lane.queue.flows():
+                held[flow] = held.get(flow, 0) + size
+        return held
+
+    def newest(self, flow: int) -> Item | None:
+        """The sequence of a flow that came last, whatever lane it waits in."""
+        found = [item for lane in self.lanes if (item := lane.queue.newest(flow)) is not None]
+        return max(found, key=_rank, default=None)
+
     def backlog_seconds(self) -> Seconds:
         """How long all that waits will take, everybody helping; infinity with nobody connected."""
         speed = work = 0.0

@@ -41,6 +41,8 @@ SHAPES = {"short-0": (1, 32, 48), "short-1": (1, 32, 32), "medium-0": (33, 128, 
 NAMES = st.sampled_from(sorted(SHAPES))
 LENGTHS = st.one_of(st.integers(1, 40), st.integers(1, 520), st.sampled_from([32, 33, 48, 128, 129, 512, 513]))
 CLIENTS = st.sampled_from([Client(b"a"), Client(b"b")])
+PRIORITIES = st.sampled_from([0, 1, 1, 2])
+TENANTS = st.sampled_from([0, 0, 7, 8])
 MAX_TOKENS = 256
 QUEUE_LIMIT = 24
 
@@ -98,6 +100,8 @@ class RouterMachine(RuleBasedStateMachine):
                 case Refuse(request, reason, message):
                     key = (request.client, request.request_id)
                     assert request is self.submitted[key]
+                    if reason == "queue_full" and isinstance(event, Request) and request is not event:
+                        assert request.priority >= event.priority, "room is made at the cost of the less urgent"
                     assert self.unanswered.pop(key), f"refused ({reason}) after everything was answered"
                     assert message or reason == "model_error"
                     del self.submitted[key]
@@ -146,15 +150,19 @@ class RouterMachine(RuleBasedStateMachine):
         client=CLIENTS,
         lengths=st.lists(LENGTHS, min_size=1, max_size=6),
         timeout_ms=st.sampled_from([0, 0, 0, 1, 4, 30]),
+        priority=PRIORITIES,
+        tenant=TENANTS,
     )
-    def submits(self, client: Client, lengths: list[int], timeout_ms: int) -> None:
+    def submits(self, client: Client, lengths: list[int], timeout_ms: int, priority: int, tenant: int) -> None:
         self.next_id += 1
-        self.submit(Request(client, self.next_id, lengths, timeout_ms, payload=object()))
+        self.submit(
+            Request(client, self.next_id, lengths, timeout_ms, priority=priority, payload=object(), tenant=tenant)
+        )
 
-    @rule(client=CLIENTS, n=st.integers(QUEUE_LIMIT - 2, QUEUE_LIMIT + 2))
-    def submits_very_many(self, client: Client, n: int) -> None:
+    @rule(client=CLIENTS, n=st.integers(QUEUE_LIMIT - 2, QUEUE_LIMIT + 2), priority=PRIORITIES)
+    def submits_very_many(self, client: Client, n: int, priority: int) -> None:
         self.next_id += 1
-        self.submit(Request(client, self.next_id, [16] * n, payload=object()))
+        self.submit(Request(client, self.next_id, [16] * n, priority=priority, payload=object()))
 
     @precondition(lambda self: self.submitted)
     @rule(data=st.data())

@@ -24,16 +24,18 @@ def sequences(draw: st.DrawFn) -> tuple[list[int], bytes, list[int] | None]:
     return lengths, struct.pack(f"<{len(ids)}i", *ids), splits
 
 
-@given(sequences(), u64, st.integers(0, 2), u32)
+@given(sequences(), u64, st.integers(0, 2), u32, u32)
 def test_a_submit_round_trips(
-    one: tuple[list[int], bytes, list[int] | None], request_id: int, priority: int, timeout_ms: int
+    one: tuple[list[int], bytes, list[int] | None], request_id: int, priority: int, timeout_ms: int, tenant: int
 ) -> None:
     lengths, ids, splits = one
-    frame = wire.encode_submit(request_id, lengths, ids, splits=splits, priority=priority, timeout_ms=timeout_ms)
+    frame = wire.encode_submit(
+        request_id, lengths, ids, splits=splits, priority=priority, timeout_ms=timeout_ms, tenant=tenant
+    )
     assert wire.kind_of(frame) == wire.SUBMIT
     back = wire.decode_submit(frame)
     assert (back.request_id, back.lengths, bytes(back.ids), back.splits) == (request_id, lengths, ids, splits)
-    assert (back.priority, back.timeout_ms) == (priority, timeout_ms)
+    assert (back.priority, back.timeout_ms, back.tenant) == (priority, timeout_ms, tenant)
 
 
 @given(sequences(), u64)

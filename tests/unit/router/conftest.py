@@ -65,9 +65,11 @@ class Desk:
         self.now += seconds
         return self.give(Tick())
 
-    def submit(self, *lengths: int, timeout_ms: int = 0, client: Client = CLIENT) -> Request:
+    def submit(
+        self, *lengths: int, timeout_ms: int = 0, client: Client = CLIENT, priority: int = 1, tenant: int = 0
+    ) -> Request:
         self.next_id += 1
-        request = Request(client, self.next_id, list(lengths), timeout_ms, payload=object())
+        request = Request(client, self.next_id, list(lengths), timeout_ms, priority, object(), tenant=tenant)
         self.give(request)
         return request
 
