@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 PIP    := PIP_CONSTRAINT=requirements/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-vm setup setup-test test-reference lint bench-overhead lock clean
+.PHONY: help up test test-vm setup setup-test test-reference lint bench-overhead bench-served studies lock clean
 
 help:
 	@echo 'make up              serve the embedded model; ARGS="..." are passed to `orchestrator up`'
@@ -17,6 +17,8 @@ help:
 	@echo 'make test-vm         placement proven in virtual machines with several sockets and nodes; minutes; needs root, Debian'
 	@echo 'make test-reference computes the stored reference rows anew with transformers and torch, and compares'
 	@echo 'make bench-overhead  what gateway, router and messaging cost per request'
+	@echo 'make bench-served    mixed and short load against bare processes and round-robin, in turns on the same cores'
+	@echo 'make studies         runs the simulations of docs/studies again and writes their tables anew'
 	@echo 'make lock            write requirements/constraints.txt anew from the newest versions that fit'
 
 up: setup
@@ -67,6 +69,12 @@ test-vm: setup
 
 bench-overhead: setup-test
 	$(BIN)/python -m orchestrator.bench.overhead $(ARGS)
+
+bench-served: setup-test
+	$(BIN)/python -m orchestrator.bench.served $(ARGS)
+
+studies: setup-test
+	$(BIN)/python docs/studies/run.py
 
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.bench.rows import quantile
+
 RECEIVE = 1 << 17
 
 
@@ -24,6 +26,8 @@ class LoadResult:
     latencies: list[float] = field(default_factory=list)
     failures: dict[int, int] = field(default_factory=dict)
     """Other status codes → count."""
+    by_kind: dict[str, list[float]] = field(default_factory=dict)
+    """The same latencies by what `closed_loop` was told of each request."""
 
     @property
     def per_second(self) -> float:
@@ -31,8 +35,7 @@ class LoadResult:
 
     def quantile(self, share: float) -> float:
         """Seconds; nearest rank."""
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        return quantile(sorted(self.latencies), share)
 
 
 def embed_request(host: str, port: int, text: str) -> bytes:
@@ -50,8 +53,10 @@ class _Connection:
         self.needed: int | None = None
         self.status = 0
         self.sent_at = 0.0
+        self.kind = ""
 
-    def send(self, request: bytes) -> None:
+    def send(self, request: bytes, kind: str) -> None:
+        self.kind = kind
         self.received.clear()
         self.needed = None
         self.sent_at = time.perf_counter()
@@ -81,18 +86,24 @@ class _Connection:
         return len(self.received) >= self.needed
 
 
-def closed_loop(host: str, port: int, requests: Sequence[bytes], in_flight: int, seconds: float) -> LoadResult:
-    """Keeps `in_flight` requests going for `seconds`, taking `requests` in turn. ConnectionError if the server hangs up."""
+def closed_loop(
+    host: str, port: int, requests: Sequence[bytes], in_flight: int, seconds: float, kinds: Sequence[str] = ()
+) -> LoadResult:
+    """Keeps `in_flight` requests going for `seconds`, taking `requests` in turn. ConnectionError if the server hangs up.
+
+    `kinds`, if given, says of each request what it is, for `LoadResult.by_kind`.
+    """
     selector = selectors.EpollSelector()
     connections = [_Connection((host, port)) for _ in range(in_flight)]
     latencies: list[float] = []
     failures: dict[int, int] = {}
-    turn = _endless(requests)
+    by_kind: dict[str, list[float]] = {}
+    turn = _endless(list(zip(requests, kinds or [""] * len(requests), strict=True)))
     started = time.perf_counter()
     try:
         for connection in connections:
             selector.register(connection.socket, selectors.EVENT_READ, connection)
-            connection.send(next(turn))
+            connection.send(*next(turn))
         waiting = in_flight
         while waiting:
             for key, _ in selector.select(30.0):
@@ -102,19 +113,20 @@ def closed_loop(host: str, port: int, requests: Sequence[bytes], in_flight: int,
                 now = time.perf_counter()
                 if connection.status == 200:
                     latencies.append(now - connection.sent_at)
+                    by_kind.setdefault(connection.kind, []).append(now - connection.sent_at)
                 else:
                     failures[connection.status] = failures.get(connection.status, 0) + 1
                 if now - started < seconds:
-                    connection.send(next(turn))
+                    connection.send(*next(turn))
                 else:
                     waiting -= 1
-        return LoadResult(time.perf_counter() - started, latencies, failures)
+        return LoadResult(time.perf_counter() - started, latencies, failures, by_kind)
     finally:
         selector.close()
         for connection in connections:
             connection.socket.close()
 
 
-def _endless(requests: Sequence[bytes]) -> Iterator[bytes]:
+def _endless(requests: Sequence[tuple[bytes, str]]) -> Iterator[tuple[bytes, str]]:
     while True:
         yield from requests

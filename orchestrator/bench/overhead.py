@@ -39,7 +39,7 @@ TEXTS = 64
 class Bare:
     """One bare process; `start` and `result` apart, so that two can run at once."""
 
-    def __init__(self, prepared: Prepared, cpus: list[int], texts: list[str]) -> None:
+    def __init__(self, prepared: Prepared, cpus: list[int], texts: list[str], batch: int = 1) -> None:
         spec = WorkerSpec(
             name="bare", incarnation=1, cpus=cpus, membind=[], nodes_on_machine=1, threads=len(cpus), endpoint="",
             max_seqlen=prepared.status.max_seqlen, warmup=[], artefact=prepared.artefact,
@@ -51,8 +51,12 @@ class Bare:
             stdout=subprocess.PIPE,
             env=environment,
         )
-        self._say(msgspec.json.encode(BareSpec(spec, prepared.tokenizer, texts)))
+        self._say(msgspec.json.encode(BareSpec(spec, prepared.tokenizer, texts, batch)))
         assert self._line() == b"ready\n"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def start(self, seconds: float) -> None:
         self._say(b"run %f" % seconds)
@@ -78,8 +82,10 @@ class Bare:
 
 
 @contextmanager
-def bare_processes(prepared: Prepared, cores: Sequence[list[int]], texts: list[str]) -> Iterator[list[Bare]]:
-    started = [Bare(prepared, cpus, texts) for cpus in cores]
+def bare_processes(
+    prepared: Prepared, cores: Sequence[list[int]], texts: list[str], batch: int = 1
+) -> Iterator[list[Bare]]:
+    started = [Bare(prepared, cpus, texts, batch) for cpus in cores]
     try:
         yield started
     finally:
@@ -109,7 +115,7 @@ def measure_cpu(one: Running, requests: list[bytes], seconds: float) -> tuple[di
 def measure(cache: Path, seconds: float, rounds: int) -> dict[str, Any]:
     prepared = prepare(None, cache=cache)
     texts = short_texts(SEED, TEXTS)
-    with running(["--instances", "2"], cache) as one:
+    with running(["--instances", "2", "--precision", "fp32"], cache) as one:
         planned = one.status().instances
         cores = [instance.cpus for instance in planned]
         requests = [embed_request(*one.address, text) for text in texts]

@@ -36,8 +36,8 @@ class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
     """Of the window that is counted, without warm-up."""
     per_second: float
     """Requests answered per second."""
-    goodput_per_second: float
-    """Of these, the ones answered within `goodput_ms`."""
+    goodput_per_second: float | None
+    """Of these, the ones answered within `goodput_ms`; None where latencies are not measured."""
     goodput_ms: float
     latency: Latency
     classes: dict[str, Latency]
@@ -82,7 +82,8 @@ def table(rows: Sequence[LoadRow]) -> str:
     lines = [head]
     for row in rows:
         overall = row.latency
-        line = [row.name, f"{row.per_second:.1f}", f"{row.goodput_per_second:.1f}"]
+        good = "-" if row.goodput_per_second is None else f"{row.goodput_per_second:.1f}"
+        line = [row.name, f"{row.per_second:.1f}", good]
         line += [_ms(overall.p50_ms), _ms(overall.p95_ms), _ms(overall.p99_ms)]
         for kind in kinds:
             of_kind = row.classes.get(kind, Latency())

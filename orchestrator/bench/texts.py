@@ -30,6 +30,11 @@ def short_texts(seed: int, count: int) -> list[str]:
 
 def mixed_texts(seed: int, count: int) -> list[str]:
     """70 % of 8 to 26 words, 25 % of 60 to 110, 5 % of 380 to 480."""
+    return [words for words, _ in classed_texts(seed, count)]
+
+
+def classed_texts(seed: int, count: int) -> list[tuple[str, str]]:
+    """The texts of `mixed_texts`, each with its class: short, medium or long."""
     rng = random.Random(seed)
-    ranges = rng.choices(((8, 26), (60, 110), (380, 480)), weights=(70, 25, 5), k=count)
-    return [text(rng, rng.randint(low, high)) for low, high in ranges]
+    ranges = rng.choices(((8, 26, "short"), (60, 110, "medium"), (380, 480, "long")), weights=(70, 25, 5), k=count)
+    return [(text(rng, rng.randint(low, high)), kind) for low, high, kind in ranges]
