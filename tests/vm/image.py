@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -50,10 +51,6 @@ exec sh /mnt/project/tests/vm/guest/job.sh
 """
 
 
-class CannotError(Exception):
-    """This machine cannot run the proofs: says what is missing and what to do."""
-
-
 MODEL_SHAPE = {"vocab_size": 640_000, "max_position_embeddings": 512}
 """80 MB of embeddings, and two layers of width 32."""
 MODEL_MAKER = """\
@@ -65,8 +62,12 @@ folder = Path(sys.argv[1])
 case = models["CASES"]["bert-mean-normalised"]
 if not (folder / "large").exists():
     models["write"](folder / "large", {**case, "config": case["config"] | json.loads(sys.argv[2])})
-prepare(str(folder / "large"), cache=folder / "artefacts")
+prepare(str(folder / "large"), precision="fp32", cache=folder / "artefacts")
 """
+
+
+class CannotError(Exception):
+    """This machine cannot run the proofs: says what is missing and what to do."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,10 @@ def cache_folder() -> Path:
 
 def prepare(say: Callable[[str], None]) -> Image:
     """The image, made if it is not there. CannotError says what is missing."""
+    if platform.machine() != "x86_64":
+        raise CannotError(
+            f"the guests are x86_64 machines with this host's packages, and this host is {platform.machine()}"
+        )
     missing = [package for tool, package in TOOLS.items() if shutil.which(tool, path=_path()) is None]
     if missing:
         raise CannotError(f"missing: {', '.join(missing)}; install: apt-get install {' '.join(missing)}")
@@ -104,8 +109,10 @@ def prepare(say: Callable[[str], None]) -> Image:
         say(f"making {site} (pip)")
         _whole(site, lambda folder: _make_site(folder, dependencies, *pins))
     model = cache / f"model-{_digest(str(MODEL_SHAPE))}"
-    model.mkdir(exist_ok=True)
-    _run([sys.executable, "-c", MODEL_MAKER, str(model), json.dumps(MODEL_SHAPE)], "building the model")
+    if not model.exists():
+        _whole(model, _make_model)
+    else:
+        _make_model(model)  # what was built of it may be of an older builder
     return Image(root / "vmlinuz", root / "initrd.img", root / "root.ext4", site / "site.ext4", model)
 
 
@@ -127,7 +134,9 @@ def _make_root(folder: Path) -> None:
     (tree / "usr/local/lib/job").write_text(JOB)
     _run(["chroot", str(tree), "depmod", modules.name], "depmod")
     _run(["chroot", str(tree), "update-initramfs", "-u", "-k", modules.name], "update-initramfs")
-    _run(["systemctl", f"--root={tree}", "enable", "job.service"], "systemctl")
+    wants = tree / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(exist_ok=True)
+    (wants / "job.service").symlink_to("../job.service")
     shutil.copy(tree / "boot" / f"vmlinuz-{modules.name}", folder / "vmlinuz")
     shutil.copy(tree / "boot" / f"initrd.img-{modules.name}", folder / "initrd.img")
     for name in ("var/cache/apt/archives", "var/lib/apt/lists", "boot", "usr/share/doc", "usr/share/locale"):
@@ -142,6 +151,10 @@ def _make_site(folder: Path, dependencies: list[str], constraints: Path, model: 
     _run([*pip, f"--constraint={constraints}", *dependencies], "pip")
     _run([*pip, "--no-deps", f"--requirement={model}"], "pip")
     _disk(tree, folder / "site.ext4", "2G")
+
+
+def _make_model(folder: Path) -> None:
+    _run([sys.executable, "-c", MODEL_MAKER, str(folder), json.dumps(MODEL_SHAPE)], "building the model")
 
 
 def _disk(tree: Path, disk: Path, size: str) -> None:

@@ -96,7 +96,7 @@ def up(name: str, *arguments: str, inside: Sequence[str] = ()) -> Iterator[Runni
     """Starts it and waits until it is ready; its log goes to the host. It must end with status 0 when asked to."""
     runtime = Path("/run") / f"proof-{name}"
     command = [*inside, *PROGRAM, "up", "--port", "0", "--runtime-dir", str(runtime), "--cache-dir", CACHE,
-               "--model", MODEL, *arguments]  # fmt: skip
+               "--model", MODEL, "--precision", "fp32", *arguments]  # fmt: skip
     with (OUT / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         giving_up = threading.Timer(READY_SECONDS, process.send_signal, [signal.SIGKILL])

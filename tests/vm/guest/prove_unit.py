@@ -13,6 +13,7 @@ UNIT = Path("/mnt/project/systemd/orchestrator.service")
 LAYOUT = f"""\
 version: 1
 model: {MODEL}
+precision: fp32
 max_seqlen: 64
 port: 8080
 instances:
