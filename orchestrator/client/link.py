@@ -97,6 +97,7 @@ class _Outstanding(msgspec.Struct, gc=False):
     ids: Buffer
     splits: list[int] | None
     priority: int
+    tenant: int
     deadline: float
     """math.inf = none."""
     after_ping: int
@@ -140,6 +141,7 @@ class Link:
         timeout_seconds: float | None = None,
         splits: list[int] | None = None,
         priority: int = wire.NORMAL,
+        tenant: int = 0,
     ) -> tuple[RequestId, bytes]:
         """A new request of `len(lengths)` sequences; `ids` are their int32 ids, one sequence after the other."""
         request_id = RequestId(self._next_id)
@@ -147,12 +149,13 @@ class Link:
         deadline = math.inf if timeout_seconds is None else now + timeout_seconds
         n = len(lengths)
         self._outstanding[request_id] = _Outstanding(
-            lengths, ids, splits, priority, deadline, self._token, [None] * n, n, 0, False, []
+            lengths, ids, splits, priority, tenant, deadline, self._token, [None] * n, n, 0, False, []
         )
         self.submitted += 1
         frame = wire.encode_submit(
-            request_id, lengths, ids, splits=splits, priority=priority, timeout_ms=_milliseconds(timeout_seconds)
-        )
+            request_id, lengths, ids,
+            splits=splits, priority=priority, timeout_ms=_milliseconds(timeout_seconds), tenant=tenant,
+        )  # fmt: skip
         return request_id, frame
 
     def cancel(self, request_id: RequestId) -> bytes | None:
@@ -280,7 +283,7 @@ class Link:
             frames.append(
                 wire.encode_submit(
                     request_id, one.lengths, one.ids,
-                    splits=one.splits, priority=one.priority, timeout_ms=_milliseconds(timeout),
+                    splits=one.splits, priority=one.priority, timeout_ms=_milliseconds(timeout), tenant=one.tenant,
                 )
             )  # fmt: skip
         self.resubmitted += len(frames)

@@ -18,10 +18,11 @@ import msgspec
 from orchestrator.client.link import Answered, Declined, Part
 from orchestrator.client.texts import Tokens
 from orchestrator.gateway.caches import BoundedCache
+from orchestrator.gateway.caller import ANYBODY, Caller
 from workers.wire import RequestId
 
 Outcome = Answered | Declined
-Infer = Callable[[Tokens, float], Coroutine[Any, Any, Outcome]]
+Infer = Callable[[Tokens, float, Caller], Coroutine[Any, Any, Outcome]]
 Key = tuple[bytes, tuple[int, ...], tuple[int, ...] | None]
 
 FROM_CACHE = Part("cache", (0, 0), 0, 0, 0, 1)
@@ -43,11 +44,12 @@ class Answers:
         self.cache = cache
         self._infer = infer
         self._join = join
-        self._flights: dict[Key, _Flight] = {}
+        self._flights: dict[tuple[Key, int], _Flight] = {}
+        """By what is asked and the priority: who is in a hurry does not wait for one who is not."""
 
-    async def infer(self, tokens: Tokens, timeout_seconds: float) -> Outcome:
+    async def infer(self, tokens: Tokens, timeout_seconds: float, caller: Caller = ANYBODY) -> Outcome:
         if self.cache is None and not self._join:
-            return await self._infer(tokens, timeout_seconds)
+            return await self._infer(tokens, timeout_seconds, caller)
         splits = None if tokens.splits is None else tuple(tokens.splits)
         key = (tokens.ids, tuple(tokens.lengths), splits)
         if self.cache is not None:
@@ -55,22 +57,23 @@ class Answers:
             if known is not None:
                 return known
         if self._join:
-            outcome = await self._together(key, tokens, timeout_seconds)
+            outcome = await self._together(key, tokens, timeout_seconds, caller)
         else:
-            outcome = await self._infer(tokens, timeout_seconds)
+            outcome = await self._infer(tokens, timeout_seconds, caller)
         if self.cache is not None and isinstance(outcome, Answered):
             kept = msgspec.structs.replace(outcome, parts=[FROM_CACHE])
             size = len(tokens.ids) + sum(row.nbytes for row in outcome.rows) + 200 * len(outcome.rows)
             self.cache.put(key, kept, size)
         return outcome
 
-    async def _together(self, key: Key, tokens: Tokens, timeout_seconds: float) -> Outcome:
+    async def _together(self, asked: Key, tokens: Tokens, timeout_seconds: float, caller: Caller) -> Outcome:
+        key = (asked, caller.priority)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_seconds
         flight = self._flights.get(key)
         first = flight is None
         if flight is None:
-            flight = _Flight(loop.create_task(self._infer(tokens, timeout_seconds)), 0)
+            flight = _Flight(loop.create_task(self._infer(tokens, timeout_seconds, caller)), 0)
             self._flights[key] = flight
         else:
             self.joined += 1
@@ -94,4 +97,4 @@ class Answers:
         left = deadline - loop.time()
         if left <= 0:
             return Declined(RequestId(0), "deadline", 0.0, "no answer came before the deadline")
-        return await self._infer(tokens, left)
+        return await self._infer(tokens, left, caller)

@@ -27,6 +27,7 @@ from orchestrator.gateway import errors, limits, metrics
 from orchestrator.gateway.answers import Answers
 from orchestrator.gateway.apis import health, huggingface, jina, openai, tei
 from orchestrator.gateway.apis.call import Parse, Served
+from orchestrator.gateway.caller import caller_of
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.live import Live
 from orchestrator.gateway.reply import Reply
@@ -179,6 +180,7 @@ class App:
         limits.require_json(request)
         served = self.served
         timeout = limits.timeout_seconds(request, served.limits.default_timeout_ms)
+        caller = caller_of(request)
         body = await limits.read_body(request, served.limits.body_bytes)
         call = parse(body, served)
         impatient = self._live.document is not None and self._live.ready == 0
@@ -199,7 +201,7 @@ class App:
         left = timeout - (tokenized - started)
         if left <= 0:
             raise Refusal("deadline", f"the deadline of {timeout * 1000:.0f} ms passed before the text was tokenized")
-        outcome = await self._answers.infer(tokens, left)
+        outcome = await self._answers.infer(tokens, left, caller)
         if not isinstance(outcome, Answered):
             kind, message = outcome.reason, outcome.message
             if kind == "deadline" and impatient:

@@ -16,6 +16,7 @@ import zmq
 
 from orchestrator.client.link import Answered, Declined, Link, Restarted
 from orchestrator.client.texts import Tokens
+from orchestrator.gateway.caller import ANYBODY, Caller
 from workers import wire
 from workers.wire import RequestId
 
@@ -73,10 +74,16 @@ class Uplink:
         """Whether the router has answered a PING lately."""
         return self.link.silent_seconds(time.monotonic()) < SILENT_SECONDS
 
-    async def infer(self, tokens: Tokens, timeout_seconds: float) -> Answered | Declined:
+    async def infer(self, tokens: Tokens, timeout_seconds: float, caller: Caller = ANYBODY) -> Answered | Declined:
         """One request. If the caller is cancelled (its client hung up), the router is told to forget it."""
         request_id, frame = self.link.submit(
-            tokens.lengths, tokens.ids, time.monotonic(), timeout_seconds=timeout_seconds, splits=tokens.splits
+            tokens.lengths,
+            tokens.ids,
+            time.monotonic(),
+            timeout_seconds=timeout_seconds,
+            splits=tokens.splits,
+            priority=caller.priority,
+            tenant=caller.tenant,
         )
         future: asyncio.Future[Answered | Declined] = self._loop.create_future()
         self._waiting[request_id] = future

@@ -80,6 +80,8 @@ class Seen:
     request_id: int
     sequences: list[np.ndarray]
     timeout_ms: int
+    priority: int = wire.NORMAL
+    tenant: int = 0
 
 
 def answer(seen: Seen, *, instance: bytes = b"short-0", bucket: tuple[int, int] = (1, 32)) -> list[list[bytes]]:
@@ -173,7 +175,7 @@ class RouterDouble:
             submit = wire.decode_submit(frame)
             ids = np.frombuffer(submit.ids, np.int32)
             sequences = np.split(ids, np.cumsum(submit.lengths)[:-1])
-            seen = Seen(identity, submit.request_id, sequences, submit.timeout_ms)
+            seen = Seen(identity, submit.request_id, sequences, submit.timeout_ms, submit.priority, submit.tenant)
             self.submitted.put(seen)  # before the answer: whoever has that finds this, and the next test does not
             for frames in self.respond(seen):
                 self._socket.send_multipart([identity, *frames])

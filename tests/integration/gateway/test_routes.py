@@ -110,6 +110,17 @@ def test_a_hostile_instance_name_cannot_write_headers(gateway: Any, router: Any,
     assert answer.headers["x-instance"] == "???x-evil: 1?"
 
 
+def test_priority_and_caller_go_to_the_router_and_an_unknown_priority_goes_nowhere(gateway: Any, router: Any) -> None:
+    for headers in ({"x-priority": "bulk", "x-api-key": "a"}, {"x-priority": "interactive", "x-api-key": "b"}, {}):
+        assert gateway.post("/embed", {"inputs": "hello"}, headers).status == 200
+    seen = [router.next() for _ in range(3)]
+    assert [one.priority for one in seen] == [2, 0, 1]
+    assert len({one.tenant for one in seen}) == 3
+    refused = gateway.post("/embed", {"inputs": "hello"}, {"x-priority": "now"})
+    assert (refused.status, refused.json()["error_type"]) == (400, "malformed")
+    assert "interactive, normal, bulk" in refused.json()["error"]
+
+
 @pytest.mark.parametrize(("path", "field"), INFERENCES)
 def test_a_text_over_the_limit_is_refused_with_the_limit_and_cut_where_asked(
     gateway: Any, router: Any, path: str, field: str

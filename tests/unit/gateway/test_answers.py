@@ -13,6 +13,7 @@ from orchestrator.client.link import Answered, Declined, Part
 from orchestrator.client.texts import Tokens
 from orchestrator.gateway.answers import Answers
 from orchestrator.gateway.caches import BoundedCache
+from orchestrator.gateway.caller import Caller
 from workers.wire import RequestId
 
 
@@ -31,13 +32,15 @@ class Router:
     def __init__(self) -> None:
         self.asked: list[asyncio.Future[Any]] = []
         self.timeouts: list[float] = []
+        self.callers: list[Caller] = []
         self.cancelled = 0
         self.changed = asyncio.Event()
 
-    async def infer(self, _: Tokens, timeout_seconds: float) -> Answered | Declined:
+    async def infer(self, _: Tokens, timeout_seconds: float, caller: Caller) -> Answered | Declined:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.asked.append(future)
         self.timeouts.append(timeout_seconds)
+        self.callers.append(caller)
         self.changed.set()
         try:
             return await future
@@ -115,6 +118,18 @@ async def test_requests_that_are_alike_are_computed_once_and_all_are_answered() 
     await router.until(lambda: len(router.asked) == 2)
     router.asked[1].set_result(answered(8))
     assert (await again).matrix()[0, 0] == 8
+
+
+async def test_an_urgent_request_does_not_wait_for_a_bulk_one_that_is_alike() -> None:
+    router = Router()
+    answers = Answers(router.infer, None, join=True)
+    callers = [Caller(2, 5), Caller(0, 5), Caller(2, 6)]
+    all_ = [asyncio.create_task(answers.infer(tokens(1, 2), 5, caller)) for caller in callers]
+    await router.until(lambda: len(router.asked) == 2 and answers.joined == 1)
+    assert router.callers == callers[:2]
+    for number, future in enumerate(router.asked):
+        future.set_result(answered(number))
+    assert [(await one).matrix()[0, 0] for one in all_] == [0, 1, 0]
 
 
 async def test_the_first_client_hanging_up_takes_the_answer_from_nobody() -> None:
