@@ -21,7 +21,7 @@ from orchestrator.config.load import LayoutErrors, load_layout
 from orchestrator.config.schema import Layout, layout_max_seqlen
 from orchestrator.gateway.spec import Caches, GatewaySpec, Limits
 from orchestrator.paths import PathError, claim_runtime_folder
-from orchestrator.plan.model import Plan, PlanError, PlannedInstance
+from orchestrator.plan.model import InstanceName, Plan, PlanError, PlannedInstance
 from orchestrator.plan.solve import PlanRequest, plan
 from orchestrator.router.spec import RouterSpec
 from orchestrator.status import Status
@@ -31,10 +31,12 @@ from orchestrator.supervisor.sdnotify import Notifier, scrub_environment
 from topology.model import Machine, TopologyError
 from topology.sysfs import read_machine
 from workers.bind import BindError, PolicyForbiddenError, libnuma
-from workers.spec import WorkerSpec
+from workers.spec import Artefact, WorkerSpec
 
 if TYPE_CHECKING:
     from orchestrator.models import Prepared
+    from orchestrator.models.optimize import Tuned
+    from orchestrator.models.variants import Variant
 
 BACKLOG = 1024
 MOST_GATEWAYS = 8
@@ -66,6 +68,7 @@ class Options:
     runtime: Path
     cache: Path
     claim_scope: str = "host"
+    min_cosine: float | None = None
     answer_cache_mb: float | None = None
     join_requests: bool | None = None
 
@@ -77,6 +80,8 @@ class Prelude:
     machine: Machine
     prepared: Prepared
     plan: Plan
+    artefacts: dict[InstanceName, Artefact]
+    """What each instance loads."""
 
 
 def settled_layout(options: Options) -> Layout:
@@ -87,7 +92,7 @@ def settled_layout(options: Options) -> Layout:
         raise AppError(str(error), unworkable=True) from None
     said: dict[str, Any] = {
         name: value
-        for name in ("model", "task", "precision", "engine", "policy", "max_seqlen", "host", "port")
+        for name in ("model", "task", "precision", "engine", "min_cosine", "policy", "max_seqlen", "host", "port")
         if (value := getattr(options, name)) is not None
     }
     kept = {"answers_mb": options.answer_cache_mb, "join": options.join_requests}
@@ -105,6 +110,8 @@ def settled_layout(options: Options) -> Layout:
 def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims: Claims) -> Prelude:
     """Reads the machine, prepares the model, makes the plan and claims its CPUs. AppError says which of them cannot be."""
     from orchestrator.models import ModelError, prepare
+    from orchestrator.models.choose import Wish
+    from orchestrator.models.optimize import tune
 
     try:
         machine = read_machine()
@@ -119,17 +126,15 @@ def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims
         prepared = prepare(
             layout.model,
             task=layout.task,
-            precision=layout.precision,
-            engine=layout.engine,
             max_seqlen=layout_max_seqlen(layout),
             cache=options.cache,
         )
+        how = "built" if prepared.built else "from the cache"
+        say(f"model {prepared.status.id}: fp32 graph {how} in {prepared.seconds:.1f} s")
+        wish = Wish(layout.precision, layout.engine, layout.min_cosine)
+        tuned = tune(prepared, options.cache, wish, None, say)
     except ModelError as error:
         raise AppError(str(error), unworkable=error.unworkable) from None
-    how = "built" if prepared.built else "from the cache"
-    say(
-        f"model {prepared.status.id}: {prepared.status.precision} on {prepared.status.engine}, {how} in {prepared.seconds:.1f} s"
-    )
     request = PlanRequest(
         instances=options.instances,
         policy=layout.policy,
@@ -138,7 +143,49 @@ def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims
         batching=layout.batching,
         limits=layout.limits,
     )
-    return Prelude(machine, prepared, _claimed_plan(machine, request, claims, shared="overlap" in layout.allow))
+    planned = _claimed_plan(machine, request, claims, shared="overlap" in layout.allow)
+    try:
+        return with_variants(Prelude(machine, prepared, planned, {}), tuned)
+    except ModelError as error:
+        raise AppError(str(error), unworkable=error.unworkable) from None
+
+
+def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
+    """Each instance gets the form of the model that is best for its bucket. ModelError if none can be used."""
+    root = str(tuned.root)
+    instances, artefacts, warnings = [], {}, [*before.plan.warnings, *tuned.notes]
+    chosen: dict[str, Variant] = {}
+    for instance in before.plan.instances:
+        low, high = (instance.bucket.min, instance.bucket.max) if instance.bucket else (1, instance.max_seqlen)
+        choice = tuned.choose(low, min(high, instance.max_seqlen))
+        variant = choice.variant
+        chosen[variant.name] = variant
+        warnings += [warning for warning in choice.warnings if warning not in warnings]
+        artefacts[instance.name] = variant.artefact(before.prepared.artefact, root)
+        instances.append(
+            msgspec.structs.replace(
+                instance,
+                precision=variant.precision,
+                engine=variant.engine,
+                reasons=[*instance.reasons, f"{variant.name}: {choice.reason}"],
+            )
+        )
+    if len(chosen) > 1:
+        warnings.append(
+            f"instances compute in {' and '.join(chosen)}: one text gives slightly different answers by the instance that takes it; "
+            "--precision names one for all"
+        )
+    status = msgspec.structs.replace(
+        before.prepared.status,
+        precision="+".join(dict.fromkeys(variant.precision for variant in chosen.values())),
+        engine="+".join(dict.fromkeys(variant.engine for variant in chosen.values())),
+    )
+    return Prelude(
+        machine=before.machine,
+        prepared=msgspec.structs.replace(before.prepared, status=status),
+        plan=msgspec.structs.replace(before.plan, instances=instances, warnings=warnings),
+        artefacts=artefacts,
+    )
 
 
 def _claimed_plan(machine: Machine, request: PlanRequest, claims: Claims, shared: bool) -> Plan:
@@ -300,7 +347,7 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
             endpoint=back,
             max_seqlen=instance.max_seqlen,
             warmup=warmup_shapes(instance, planned.max_batch_tokens),
-            artefact=prepared.artefact,
+            artefact=before.artefacts[instance.name],
         )
 
     return Deployment(

@@ -89,6 +89,9 @@ class InstanceStatus(InstanceNumbers):
     """What it computes with."""
     cpu_seconds: float | None = None
     """Of this incarnation's process, all threads."""
+    precision: str | None = None
+    engine: str | None = None
+    """What it computes with."""
     engine_cpu_seconds: float = 0.0
     """The part of it that was spent inside the engine."""
 

@@ -15,6 +15,7 @@ import numpy as np
 import zmq
 
 from workers import wire
+from workers.batching import rectangle
 from workers.channel import Channel, SupervisorGone
 from workers.engines.base import Engine, EngineError, Rows
 from workers.spec import Beat, Drain, Drained, Ready, Stop, WorkerSpec
@@ -29,7 +30,6 @@ class Worker:
         self._channel = channel
         self._per_token = spec.artefact is not None and spec.artefact.per_token
         self._token_types = spec.artefact is not None and spec.artefact.token_types
-        self._pad = spec.artefact.pad_id if spec.artefact else 0
         self._busy_since: float | None = None
         self._batches = 0
         self._engine_cpu = 0.0
@@ -108,17 +108,7 @@ class Worker:
             raise EngineError(f"a sequence of {longest} tokens; this instance holds {self._spec.max_seqlen}")
         flat = np.frombuffer(batch.ids, np.int32)
         types = np.zeros((n, longest), np.int32) if self._token_types else None
-        if min(lengths) == longest:
-            ids = flat.reshape(n, longest)
-            mask = np.ones((n, longest), np.int32)
-        else:
-            ids = np.full((n, longest), self._pad, np.int32)
-            mask = np.zeros((n, longest), np.int32)
-            at = 0
-            for row, length in enumerate(lengths):
-                ids[row, :length] = flat[at : at + length]
-                mask[row, :length] = 1
-                at += length
+        ids, mask = rectangle(flat, lengths)
         if types is not None and batch.splits is not None:
             for row, (split, length) in enumerate(zip(batch.splits, lengths, strict=True)):
                 if split:

@@ -48,7 +48,7 @@ def render(status: Status) -> str:
         "",
         (
             f"{'instance':<12} {'state':<9} {'pid':>7} {'CPUs':<9} {'node':>4} {'memory':<11} {'tokens':<9} "
-            f"{'again':>5} {'seq/s':>7} {'p50 ms':>7} {'p99 ms':>7} {'queue':>5} {'MiB':>6}"
+            f"{'again':>5} {'seq/s':>7} {'p50 ms':>7} {'p99 ms':>7} {'queue':>5} {'MiB':>6} computes"
         ),
         *(_row(instance) for instance in status.instances),
     ]
@@ -66,7 +66,8 @@ def _row(instance: InstanceStatus) -> str:
     return (
         f"{instance.name:<12} {instance.state:<9} {instance.pid or '-':>7} {cpus:<9} {node:>4} {memory:<11} {bucket:<9} "
         f"{instance.restarts:>5} {instance.sequences_per_second:>7.1f} {_ms(instance.latency_ms.p50):>7} "
-        f"{_ms(instance.latency_ms.p99):>7} {instance.queue_depth:>5} {megabytes:>6}"
+        f"{_ms(instance.latency_ms.p99):>7} {instance.queue_depth:>5} {megabytes:>6} "
+        f"{instance.precision or '-'}, {instance.engine or '-'}"
         + ("" if verified is None or verified.matches_plan else "  NOT AS PLANNED")
     )
 

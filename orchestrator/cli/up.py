@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--task", metavar="T")
     add("--precision", choices=get_args(Precision))
     add("--engine", choices=get_args(Engine))
+    add("--min-cosine", type=float, metavar="C")
     parser.add_argument(
         "--instances",
         type=count_or_auto,
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         task=args.task,
         precision=args.precision,
         engine=args.engine,
+        min_cosine=args.min_cosine,
         instances=args.instances,
         policy=args.policy,
         max_seqlen=args.max_seqlen,

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 Policy = Literal["by-seqlen", "by-seqlen-strict", "shortest-completion", "least-loaded", "round-robin"]
 Precision = Literal["auto", "fp32", "bf16", "int8"]
-Engine = Literal["onnxruntime", "openvino"]
+Engine = Literal["auto", "onnxruntime", "openvino"]
 Allowance = Literal["overlap", "smt", "remote-memory"]
 
 VERSION: Final = 1
@@ -164,8 +164,12 @@ class Layout(Struct, frozen=True, kw_only=True):
     task: Annotated[str | None, Meta(min_length=1, description="Task of the model; omitted: what the model says.")] = (
         None
     )
-    precision: Annotated[Precision, Meta(description="Precision of the weights and products.")] = "auto"
-    engine: Annotated[Engine, Meta(description="Inference engine.")] = "onnxruntime"
+    precision: Annotated[Precision, Meta(description="Precision of the products; auto: the fastest that is accurate, per bucket.")] = "auto"
+    engine: Annotated[Engine, Meta(description="Inference engine.")] = "auto"
+    min_cosine: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Mean cosine to fp32 under which auto takes no other precision."),
+    ] = 0.99
     policy: Annotated[Policy, Meta(description="How the router chooses an instance for a sequence.")] = "by-seqlen"
     max_seqlen: Annotated[
         int | None,

@@ -48,6 +48,44 @@ He plays the violin the way other people breathe.
 What time does the museum open on public holidays, and is there a discount for students?
 """
 
+_SHORT = """\
+hello
+thank you so much
+cheap hotels
+Is it raining?
+no
+red running shoes
+Why?
+never again
+capital of Peru
+call me back
+good morning everyone
+noise cancelling headphones
+42
+what a day
+train times
+It works!
+broken screen
+stop
+banana bread recipe
+who knows
+see attached
+not available
+python list sort
+Merci beaucoup
+out of stock
+very happy with it
+Room 204
+free parking nearby
+the end
+back pain at night
+two tickets please
+Error 404
+my card was declined
+yesterday
+wet paint
+"""
+
 _EVALUATION = """\
 The weather is lovely today.
 how to reset my password
@@ -96,7 +134,8 @@ def _with_longer(lines: Sequence[str]) -> tuple[str, ...]:
     return (*lines, *longer)
 
 
-CALIBRATION: tuple[str, ...] = _with_longer(_CALIBRATION.splitlines())
+CALIBRATION: tuple[str, ...] = (*_SHORT.splitlines(), *_with_longer(_CALIBRATION.splitlines()))
+"""Many are short: in a text of three tokens every error counts, and its own tokens are few among those of the long ones."""
 EVALUATION: tuple[str, ...] = _with_longer(_EVALUATION.splitlines())
 
 

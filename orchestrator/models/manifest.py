@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from orchestrator.models.digest import SourceFile
+from orchestrator.models.variants import Accuracy
 from orchestrator.status import HeadStatus
 
 FORMAT = 1
@@ -41,8 +42,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sources: list[SourceFile]
     task: str
     architecture: str
-    precision: Literal["fp32"]
-    engine: Literal["onnxruntime"]
+    precision: Literal["fp32", "bf16", "int8"]
+    engine: Literal["onnxruntime", "openvino"]
+    parent: str | None = None
+    """The folder of the fp32 artefact that this one was made from."""
+    accuracy: Accuracy | None = None
+    """Against the parent."""
     opset: int
     tools: dict[str, str]
     """Versions of what made it."""

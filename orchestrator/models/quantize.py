@@ -43,6 +43,8 @@ MOST_CALIBRATION_BYTES = 256 << 20
 """Of activations in memory: all calls of MiniLM, a third of them of BERT-base."""
 LARGEST_COMPENSATED = 1536
 """Inputs of a product whose rounding is compensated: the work grows with their cube (0.5 s at 1536, 5 s at 3072)."""
+SHORT_WEIGHT = 0.25
+"""A token of a text of n tokens counts as n^−0.25: at 0 the worst text of MiniLM has a cosine of 0.990, here 0.995, at 0.5 0.990 again."""
 DAMPING = 0.01
 """Of the mean square of an input channel, added to each: the calibration has few tokens for many channels."""
 _LARGEST = {8: 127.0, 7: 63.0}
@@ -192,11 +194,13 @@ def _treat(weights: np.ndarray, calls: Sequence[np.ndarray], bits: int, site: Si
     scaled = weights if scale is None else weights * scale[:, None]
     coarse = np.concatenate([rounded(call if scale is None else call / scale) for call in calls])
     kept, steps = quantise_weight(scaled, bits)
+    share = np.concatenate([np.full((len(call), 1), len(call) ** -SHORT_WEIGHT, np.float32) for call in calls])
     if len(weights) <= LARGEST_COMPENSATED:
-        kept = compensated(scaled, steps, coarse.T @ coarse, bits)
+        heavy = coarse * share
+        kept = compensated(scaled, steps, heavy.T @ heavy, bits)
     exact = np.concatenate(calls) @ weights
     difference = exact - coarse @ (kept.astype(np.float32) * steps)
-    correction = difference.mean(axis=0)
+    correction = (difference * share * share).sum(axis=0) / (share * share).sum()
     difference -= correction
     error = float((difference * difference).sum()) / max(float((exact * exact).sum()), 1e-30)
     return Treatment(kept, steps, alpha, scale, correction, error)

@@ -18,7 +18,7 @@ class Bucket(msgspec.Struct, frozen=True):
     max: int
 
 
-class PlannedInstance(msgspec.Struct, frozen=True):
+class PlannedInstance(msgspec.Struct, frozen=True, omit_defaults=True):
     name: InstanceName
     cpus: list[int]
     """The PUs its threads run on: one per physical core, ascending."""
@@ -31,6 +31,9 @@ class PlannedInstance(msgspec.Struct, frozen=True):
     max_seqlen: int
     """The longest sequence its engine is asked to hold (≥ bucket.max)."""
     reasons: list[str]
+    precision: str | None = None
+    engine: str | None = None
+    """What it computes with; None until a model is chosen."""
 
 
 class Housekeeping(msgspec.Struct, frozen=True):

@@ -111,6 +111,8 @@ def instance_status(planned: PlannedInstance, child: Child, seen: Observed, numb
         **{field: getattr(numbers, field) for field in InstanceNumbers.__struct_fields__},
         cpu_seconds=seen.cpu_seconds,
         engine_cpu_seconds=seen.engine_cpu_seconds,
+        precision=planned.precision,
+        engine=planned.engine,
     )
 
 
