@@ -108,6 +108,14 @@ ZERO_SHOT: list[dict[str, Any]] = [
     {"inputs": "rain", "parameters": {"candidate_labels": "weather, sport", "multi_label": True}},
     {"inputs": ["rain", "A goal!"], "parameters": {"candidate_labels": ["weather", "sport"]}},
     {"inputs": "rain", "parameters": {"candidate_labels": ["weather"], "hypothesis_template": "It is about {}!"}},
+    {
+        "inputs": "ba be bi " * 13,
+        "parameters": {
+            "candidate_labels": ["bo", "bu"],
+            "hypothesis_template": "da de di do du " * 5 + "{}",
+            "truncation": True,
+        },
+    },
 ]
 SENTENCES = [
     "Ada Lovelace met Charles Babbage in London.",
@@ -120,6 +128,7 @@ ENTITIES: list[dict[str, Any]] = [
     {"inputs": SENTENCES, "parameters": {"aggregation_strategy": "simple"}},
     {"inputs": SENTENCES[0], "parameters": {"aggregation_strategy": "first", "ignore_labels": ["PER"]}},
     {"inputs": SENTENCES[0], "parameters": {"ignore_labels": []}},
+    {"inputs": "Ωmega東京Ω 🙂rain🙂 Ада", "parameters": {"aggregation_strategy": "first", "ignore_labels": []}},
     {"inputs": " ".join(SENTENCES[:2] * 3), "parameters": {"aggregation_strategy": "simple", "stride": 8}},
 ]  # fmt: skip
 MASKS: list[dict[str, Any]] = [
@@ -140,6 +149,7 @@ QUESTIONS: list[dict[str, Any]] = [
     {"inputs": {"question": "Who?", "context": CONTEXT}, "parameters": {"top_k": 4, "doc_stride": 12}},
     {"inputs": {"question": "Who?", "context": CONTEXT}, "parameters": {"top_k": 3, "align_to_words": False}},
     {"inputs": {"question": "Who?", "context": CONTEXT}, "parameters": {"top_k": 3, "handle_impossible_answer": True}},
+    {"inputs": {"question": "Who?", "context": CONTEXT}, "parameters": {"top_k": 16, "handle_impossible_answer": True}},
     {"inputs": {"question": "Who?", "context": CONTEXT}, "parameters": {"max_answer_len": 3, "max_seq_len": 30}},
     {
         "inputs": [
