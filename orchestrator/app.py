@@ -7,7 +7,7 @@ import fcntl
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +155,8 @@ def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
     root = str(tuned.root)
     instances, artefacts, warnings = [], {}, [*before.plan.warnings, *tuned.notes]
     chosen: dict[str, Variant] = {}
+    ready_made: dict[str, dict[int, Path]] = {}
+    nodes = sorted({one.membind[0] if one.membind else 0 for one in before.plan.instances})
     for instance in before.plan.instances:
         low, high = (instance.bucket.min, instance.bucket.max) if instance.bucket else (1, instance.max_seqlen)
         choice = tuned.choose(low, min(high, instance.max_seqlen))
@@ -162,6 +164,12 @@ def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
         chosen[variant.name] = variant
         warnings += [warning for warning in choice.warnings if warning not in warnings]
         artefacts[instance.name] = variant.artefact(before.prepared.artefact, root)
+        if variant.engine == "onnxruntime":
+            node = instance.membind[0] if instance.membind else 0
+            if variant.name not in ready_made:
+                ready_made[variant.name] = _shared(tuned, variant, nodes, warnings)
+            if (path := ready_made[variant.name].get(node)) is not None:
+                artefacts[instance.name] = msgspec.structs.replace(artefacts[instance.name], path=str(path))
         instances.append(
             msgspec.structs.replace(
                 instance,
@@ -186,6 +194,18 @@ def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
         plan=msgspec.structs.replace(before.plan, instances=instances, warnings=warnings),
         artefacts=artefacts,
     )
+
+
+def _shared(tuned: Tuned, variant: Variant, nodes: Sequence[int], warnings: list[str]) -> dict[int, Path]:
+    """By memory node: the graph whose weights its workers share. Empty, with a warning, where it cannot be made."""
+    from orchestrator.models import ModelError
+    from orchestrator.models.share import shared
+
+    try:
+        return shared(tuned.root, variant.graph.partition("/")[0], tuned.study.tools["onnxruntime"], nodes)
+    except ModelError as error:
+        warnings.append(str(error))
+        return {}
 
 
 def _claimed_plan(machine: Machine, request: PlanRequest, claims: Claims, shared: bool) -> Plan:
@@ -347,6 +367,7 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
             endpoint=back,
             max_seqlen=instance.max_seqlen,
             warmup=warmup_shapes(instance, planned.max_batch_tokens),
+            costs=str(options.cache / "costs"),
             artefact=before.artefacts[instance.name],
         )
 

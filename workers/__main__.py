@@ -42,6 +42,7 @@ def _serve(spec: WorkerSpec, channel: Channel, started: float) -> int:
         channel.send(Fatal(str(error), permanent=True))
         return 78
     # Only now: the first touch of every page of numpy and of the engine shall happen on the bound node.
+    from workers.costs import costs_of
     from workers.engines.base import EngineError, LoadError
     from workers.loop import Worker
     from workers.warmup import warm_up
@@ -55,10 +56,11 @@ def _serve(spec: WorkerSpec, channel: Channel, started: float) -> int:
             from workers.engines.openvino import load  # type: ignore[assignment]
         engine = load(spec)
         warm_up(engine, spec)
+        costs = costs_of(engine, spec, lambda line: print(line, file=sys.stderr, flush=True))
     except (LoadError, EngineError) as error:
         channel.send(Fatal(str(error)))
         return 1
-    Worker(spec, engine, channel).run(os.getpid(), Ready(time.monotonic() - started, binding))
+    Worker(spec, engine, channel, costs).run(os.getpid(), Ready(time.monotonic() - started, binding))
     return 0
 
 

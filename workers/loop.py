@@ -24,10 +24,13 @@ HELLO_EVERY_MS = 200
 
 
 class Worker:
-    def __init__(self, spec: WorkerSpec, engine: Engine, channel: Channel) -> None:
+    def __init__(
+        self, spec: WorkerSpec, engine: Engine, channel: Channel, costs: list[wire.Cost] | None = None
+    ) -> None:
         self._spec = spec
         self._engine = engine
         self._channel = channel
+        self._costs = costs or []
         self._per_token = spec.artefact is not None and spec.artefact.per_token
         self._token_types = spec.artefact is not None and spec.artefact.token_types
         self._busy_since: float | None = None
@@ -38,7 +41,7 @@ class Worker:
 
     def run(self, pid: int, ready: Ready) -> None:
         """Introduces itself to router and supervisor, serves until Stop; SupervisorGone if the supervisor has gone."""
-        hello = wire.Hello(self._spec.name, self._spec.incarnation, self._spec.max_seqlen, pid)
+        hello = wire.Hello(self._spec.name, self._spec.incarnation, self._spec.max_seqlen, pid, self._costs)
         context = zmq.Context(io_threads=1)
         router = context.socket(zmq.DEALER)
         router.setsockopt(zmq.ROUTING_ID, f"{self._spec.name}#{self._spec.incarnation}".encode())

@@ -52,6 +52,8 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     spin_us: int = 50
     """How long the engine's pool spins after a batch: 0 costs 45 % at 1×16 on two cores, 50 keeps the speed without the burn."""
     beat_seconds: float = 0.5
+    costs: str = ""
+    """The folder in which measured costs are kept; empty = nothing is measured."""
     fake: dict[str, Any] = {}
 
 

@@ -131,6 +131,15 @@ class BatchResult(msgspec.Struct, gc=False):
     per_token: bool
 
 
+class Cost(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How long one batch took."""
+
+    length: int
+    """Tokens of each sequence."""
+    n: int
+    seconds: float
+
+
 class Hello(msgspec.Struct, frozen=True):
     """Worker → router, at start and whenever the router asks WHO."""
 
@@ -138,6 +147,8 @@ class Hello(msgspec.Struct, frozen=True):
     incarnation: int
     max_seqlen: int
     pid: int
+    costs: list[Cost] = []
+    """What was measured before it was ready; empty if nothing was."""
 
 
 def kind_of(frame: Buffer) -> int:

@@ -322,6 +322,8 @@ class RouterCore:
         instance.incarnation = event.incarnation
         instance.pid = event.pid
         instance.connected = True
+        if event.costs and not instance.learn(event.costs):
+            actions.append(Note(f"instance={event.name} costs ignored: {event.costs[:3]} are no measurements"))
         self.roster.rest(instance)
         actions.append(Note(f"instance={event.name} connected incarnation={event.incarnation} pid={event.pid}"))
         if self.roster.reconfigure_instance(instance, event.max_seqlen):

@@ -1,16 +1,21 @@
 """How long will this batch take on that instance? Pure.
 
 seconds = factor · (a + b·tokens + c·length²·n), with tokens = length·n, padding included: a call's overhead, the products
-that grow with tokens, the attention that grows with the square of the length. The shape comes from a default per number of
-threads, or from a measurement; the factor is corrected online from what was observed, so a slow instance (heat, a noisy
-neighbour) is predicted slow after a few batches and sheds load by itself.
+that grow with tokens, the attention that grows with the square of the length. The shape is fitted to what the worker
+measured before it was ready (`workers.costs`), else it comes from a default per number of threads; the factor is corrected
+online from what was observed, so a slow instance (heat, a noisy neighbour) is predicted slow after a few batches and sheds
+load by itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import inf
 from typing import Final, Protocol
 
 import msgspec
+
+from workers.wire import Cost
 
 # all-MiniLM-L6-v2, int8, one core, least squares through 1.00, 3.22, 6.34, 29.6, 43.6 ms at 16, 64, 128, 384, 512 tokens.
 _CALL_SECONDS: Final = 0.4e-3
@@ -34,6 +39,59 @@ class Shape(msgspec.Struct, frozen=True):
 
     def seconds(self, length: int, n: int) -> float:
         return self.call + (self.token + self.square * length) * length * n
+
+
+def fitted(points: Sequence[Cost]) -> Shape | None:
+    """The shape with the least squares of the relative error over measured points; None if they cannot be of an engine.
+
+    No parameter may be negative: of all choices of parameters that are not zero the best one is taken (Lawson and Hanson 1974;
+    three parameters have seven choices). Few points leave parameters at zero.
+    """
+    usable = [one for one in points if one.length >= 1 and one.n >= 1 and 0.0 < one.seconds < inf]
+    if not usable or len(usable) < len(points):
+        return None
+    rows = []
+    for one in usable:
+        tokens = one.length * one.n
+        rows.append((1.0 / one.seconds, tokens / one.seconds, one.length * tokens / one.seconds))
+    best, least = None, inf
+    for chosen in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
+        values = _least_squares([[row[k] for k in chosen] for row in rows])
+        if values is None or min(values) < 0.0:
+            continue
+        full = [0.0, 0.0, 0.0]
+        for k, value in zip(chosen, values, strict=True):
+            full[k] = value
+        error = sum((sum(a * b for a, b in zip(full, row, strict=True)) - 1.0) ** 2 for row in rows)
+        if error < least - 1e-12:
+            best, least = Shape(*full), error
+    return best
+
+
+def _least_squares(rows: list[list[float]]) -> list[float] | None:
+    """x with |rows·x − 1| least, by Cramer's rule on normal equations of scaled columns; None if they are singular."""
+    width = len(rows[0])
+    scale = [sum(row[k] ** 2 for row in rows) ** 0.5 for k in range(width)]
+    gram = [[sum(row[i] * row[k] for row in rows) / (scale[i] * scale[k]) for k in range(width)] for i in range(width)]
+    against = [sum(row[k] for row in rows) / scale[k] for k in range(width)]
+    whole = _determinant(gram)
+    if whole < 1e-9:
+        return None
+    found = []
+    for k in range(width):
+        replaced = [[against[i] if j == k else gram[i][j] for j in range(width)] for i in range(width)]
+        found.append(_determinant(replaced) / whole / scale[k])
+    return found
+
+
+def _determinant(m: list[list[float]]) -> float:
+    if len(m) == 1:
+        return m[0][0]
+    if len(m) == 2:
+        return m[0][0] * m[1][1] - m[0][1] * m[1][0]
+    return sum(
+        m[0][k] * (m[1][(k + 1) % 3] * m[2][(k + 2) % 3] - m[1][(k + 2) % 3] * m[2][(k + 1) % 3]) for k in range(3)
+    )
 
 
 class CostTable(Protocol):

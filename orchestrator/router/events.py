@@ -16,6 +16,7 @@ from typing import Any, Literal, NewType
 import msgspec
 
 from orchestrator.plan.model import Plan
+from workers.wire import Cost
 
 Seconds = float
 Client = NewType("Client", bytes)
@@ -107,6 +108,8 @@ class WorkerHello(msgspec.Struct, frozen=True):
     incarnation: int
     max_seqlen: int
     pid: int = 0
+    costs: tuple[Cost, ...] = ()
+    """What it measured before it was ready."""
 
 
 class BatchDone(msgspec.Struct, frozen=True, gc=False):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 from orchestrator.plan.model import PlannedInstance
 from orchestrator.router.buckets import LengthClasses
-from orchestrator.router.cost import CostTable, Predictor
+from orchestrator.router.cost import CostTable, Predictor, Shape, fitted
 from orchestrator.router.events import Flight, Seconds
 from orchestrator.router.flows import FlowQueue
 from orchestrator.router.meter import InstanceCounts
+from workers.wire import Cost
 
 NO_INCARNATION = -1
 
@@ -35,7 +37,7 @@ class Instance:
     """One model instance, over all its incarnations."""
 
     __slots__ = (
-        "bucket", "classes", "connected", "counts", "dead", "holds", "incarnation", "label", "lane", "name",
+        "bucket", "classes", "connected", "counts", "dead", "holds", "incarnation", "label", "lane", "measured", "name",
         "pid", "planned", "predictor", "prefetched", "running", "said",
     )  # fmt: skip
 
@@ -59,6 +61,8 @@ class Instance:
         self.lane: Lane | None = None
         self.classes = 0
         """Bit mask of the classes of lengths it can compute."""
+        self.measured: Shape | None = None
+        """What its worker measured; goes before any table."""
         self.predictor = Predictor(costs.shape(planned.name, planned.threads))
         self.counts = InstanceCounts()
         self.configure(planned, costs)
@@ -67,11 +71,21 @@ class Instance:
         """Takes over what a plan, perhaps a changed one, says of it."""
         self.planned = True
         self.bucket = (planned.bucket.min, planned.bucket.max) if planned.bucket else (0, 0)
-        shape = costs.shape(planned.name, planned.threads)
+        shape = self.measured or costs.shape(planned.name, planned.threads)
         if shape != self.predictor.shape:
             self.predictor = Predictor(shape)
         # What a worker says of itself can only lower what the plan says: it sizes tables here.
         self.holds = planned.max_seqlen if self.said is None else max(0, min(self.said, planned.max_seqlen))
+
+    def learn(self, costs: Sequence[Cost]) -> bool:
+        """Takes over what its worker measured; False if that cannot be of an engine, and nothing changes."""
+        shape = fitted(costs)
+        if shape is None:
+            return False
+        self.measured = shape
+        if shape != self.predictor.shape:
+            self.predictor = Predictor(shape)
+        return True
 
     @property
     def idle(self) -> bool:

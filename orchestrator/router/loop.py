@@ -274,7 +274,8 @@ class RouterLoop:
         # Known before the core is told, whose first batch may follow at once; forgotten again if it does not take it in.
         before = self._identities.get(hello.name)
         self._identities[hello.name] = identity
-        self._handle(WorkerHello(hello.name, hello.incarnation, hello.max_seqlen, hello.pid), self._clock())
+        said = WorkerHello(hello.name, hello.incarnation, hello.max_seqlen, hello.pid, tuple(hello.costs))
+        self._handle(said, self._clock())
         if self.core.is_current(hello.name, hello.incarnation):
             if before is not None and before != identity:
                 self._peers.pop(before, None)
