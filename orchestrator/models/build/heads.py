@@ -120,13 +120,16 @@ def _span(wanted: _Wanted) -> Head:
     return _plain("span", "qa_outputs", wanted)
 
 
-def _first(dense: str, act: HeadActivation, out: str) -> _Make:
-    """The first token through a square layer and an activation, then the labels."""
+def _first(dense: str, act: HeadActivation | None, out: str) -> _Make:
+    """The first token through a square layer and an activation, then the labels; `act` None: what the configuration says of its pooler."""
 
     def make(wanted: _Wanted) -> Head:
+        chosen = act or activation(
+            wanted.where, "pooler_hidden_act", str(wanted.document.get("pooler_hidden_act", "gelu"))
+        )
         square = Linear(dense, wanted.encoder.width, wanted.encoder.width)
         last = Linear(out, wanted.encoder.width, wanted.outputs)
-        return Head("text", square, act, None, 0.0, last, f"{out}.weight", (f"{out}.bias",))
+        return Head("text", square, chosen, None, 0.0, last, f"{out}.weight", (f"{out}.bias",))
 
     return make
 
@@ -177,6 +180,15 @@ _FAMILIES: dict[str, dict[Kind, _Make]] = {
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
     "mpnet": _ROBERTA,
+    "deberta-v2": {
+        "text": _first("pooler.dense", None, "classifier"),
+        "token": _each("classifier"),
+        "span": _span,
+        "mask": _masked(
+            "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.decoder",
+            ("cls.predictions.bias", "cls.predictions.decoder.bias"), None,
+        ),
+    },
     "electra": {
         "text": _first("classifier.dense", "gelu", "classifier.out_proj"),
         "token": _each("classifier"),

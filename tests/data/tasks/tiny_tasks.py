@@ -44,9 +44,15 @@ NLI = {
     "label2id": {"CONTRADICTION": 0, "NEUTRAL": 1, "ENTAILMENT": 2},
 }
 
+DEBERTA: dict[str, Any] = BERT | {
+    "model_type": "deberta-v2", "type_vocab_size": 0, "layer_norm_eps": 1e-7, "relative_attention": True,
+    "max_relative_positions": -1, "position_buckets": 16, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"],
+    "share_att_key": True, "norm_rel_ebd": "layer_norm",
+}  # fmt: skip
+
 PREFIXES = {
     "bert": "bert.", "distilbert": "distilbert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "mpnet": "mpnet.",
-    "albert": "albert.", "electra": "electra.",
+    "albert": "albert.", "deberta-v2": "deberta.", "electra": "electra.",
 }  # fmt: skip
 
 BYTE_LEVEL = ("roberta", "xlm-roberta", "mpnet")
@@ -82,6 +88,11 @@ CASES: dict[str, dict[str, Any]] = {
     | {"model_type": "xlm-roberta", "architectures": ["XLMRobertaForSequenceClassification"], "num_labels": 3},
     "electra-entities": ELECTRA | {"architectures": ["ElectraForTokenClassification"], "id2label": NER},
     "distilbert-answers": DISTILBERT | {"architectures": ["DistilBertForQuestionAnswering"]},
+    "deberta-entailment": DEBERTA | {"architectures": ["DebertaV2ForSequenceClassification"], **NLI},
+    "deberta-typed": DEBERTA
+    | {"architectures": ["DebertaV2ForSequenceClassification"], "type_vocab_size": 2, "num_labels": 3},
+    "deberta-entities": DEBERTA | {"architectures": ["DebertaV2ForTokenClassification"], "id2label": NER},
+    "deberta-mask": DEBERTA | {"architectures": ["DebertaV2ForMaskedLM"]},
     "albert-answers": ALBERT | {"architectures": ["AlbertForQuestionAnswering"]},
     "bert-answers": BERT | {"architectures": ["BertForQuestionAnswering"]},
     "roberta-answers": ROBERTA | {"architectures": ["RobertaForQuestionAnswering"]},
@@ -178,7 +189,7 @@ def requests(name: str) -> list[dict[str, Any]]:
         "question-answering": QUESTIONS,
     }[task]  # fmt: skip
     listed = [{"pipeline": PIPELINES[task], **one} for one in asked]
-    if name == "bert-entailment":
+    if name in ("bert-entailment", "deberta-entailment"):
         listed += [{"pipeline": "zero-shot-classification", **one} for one in ZERO_SHOT]
     if name in ("roberta-mask", "mpnet-mask"):
         text = json.dumps(listed).replace("[MASK]", "<mask>")
@@ -228,7 +239,7 @@ def write(directory: Path, name: str, *, seed: int = 3) -> Path:
             value = 1 + value / 10
         elif len(shape) == 2:
             value *= SPREAD / np.sqrt(shape[1])
-        inside = tensor.startswith("pooler")
+        inside = tensor.startswith("pooler") and kind != "deberta-v2"
         tensors[(PREFIXES[kind] if inside else "") + tensor] = value.astype(np.float32)
     save_file(tensors, directory / "model.safetensors")
     return directory
