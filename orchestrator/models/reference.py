@@ -12,6 +12,7 @@ import numpy as np
 
 from orchestrator.models.build.disentangled import Disentangled
 from orchestrator.models.build.encoder import Activation, Encoder, Layer, Linear, Norm, RelativeBias
+from orchestrator.models.build.modernbert import ModernBert
 from orchestrator.models.weights import Weights, take
 
 
@@ -22,6 +23,8 @@ def encode(
 
     The tokens of all texts stand one below the other, so that each tensor is read once; only attention goes text by text.
     """
+    if isinstance(encoder, ModernBert):
+        return [_encode_modern(encoder, weights, one) for one in ids]
     shapes = encoder.tensors()
     ends = np.cumsum([len(one) for one in ids])
     texts = [slice(end - len(one), end) for end, one in zip(ends, ids, strict=True)]
@@ -98,6 +101,49 @@ def encode(
         inner = _ACTIVATE[encoder.activation](linear(layer.up, value))
         value = norm(layer.norm, value + linear(layer.down, inner))
     return [value[text].astype(np.float32, copy=False) for text in texts]
+
+
+def _encode_modern(encoder: ModernBert, weights: Weights, ids: np.ndarray) -> np.ndarray:
+    """One text by a ModernBERT, float32 [length, width]."""
+    shapes = encoder.tensors()
+    length, head = len(ids), encoder.width // encoder.heads
+    thetas = dict(encoder.thetas)
+
+    def tensor(name: str) -> np.ndarray:
+        return take(weights, name, shapes[name])
+
+    def linear(name: str, value: np.ndarray) -> np.ndarray:
+        product: np.ndarray = value @ tensor(f"{name}.weight").T
+        return product + tensor(f"{name}.bias") if f"{name}.bias" in shapes else product
+
+    def norm(name: str, value: np.ndarray) -> np.ndarray:
+        deviation = np.sqrt(value.var(axis=-1, keepdims=True) + np.float32(encoder.epsilon))
+        scaled: np.ndarray = (value - value.mean(axis=-1, keepdims=True)) / deviation * tensor(f"{name}.weight")
+        return scaled + tensor(f"{name}.bias") if encoder.norm_bias else scaled
+
+    def turned(value: np.ndarray, theta: float) -> np.ndarray:
+        """Pairs (i, i + half) of a head as complex numbers, turned by place · theta^(−i / half)."""
+        pairs = value[..., : head // 2] + 1j * value[..., head // 2 :].astype(np.float64)
+        angles = np.arange(length)[:, None] * theta ** (-2.0 * np.arange(head // 2) / head)
+        pairs = pairs * np.exp(1j * angles)[:, None, :]
+        return np.concatenate([pairs.real, pairs.imag], axis=-1).astype(np.float32)
+
+    value = norm("embeddings.norm", tensor(encoder.words)[ids])
+    apart = np.abs(np.arange(length)[:, None] - np.arange(length)[None, :])
+    for number, sight in enumerate(encoder.sights):
+        at = f"layers.{number}"
+        seen = norm(f"{at}.attn_norm", value) if number else value
+        q, k, v = np.split(linear(f"{at}.attn.Wqkv", seen).reshape(length, 3 * encoder.heads, head), 3, axis=1)
+        q, k = turned(q, thetas[sight]), turned(k, thetas[sight])
+        scores = np.einsum("ihd,jhd->hij", q, k) / np.float32(np.sqrt(head))
+        if sight == "sliding_attention":
+            scores = np.where(apart <= encoder.window, scores, -np.inf)
+        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        shares = scores / scores.sum(axis=-1, keepdims=True)
+        value = value + linear(f"{at}.attn.Wo", np.einsum("hij,jhd->ihd", shares, v).reshape(length, encoder.width))
+        up, gate = np.split(linear(f"{at}.mlp.Wi", norm(f"{at}.mlp_norm", value)), 2, axis=-1)
+        value = value + linear(f"{at}.mlp.Wo", activate(encoder.activation, up) * gate)
+    return norm("final_norm", value).astype(np.float32)
 
 
 def _bucket(relative: RelativeBias, distance: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
-from orchestrator.models.build import albert, bert, deberta, distilbert, electra, heads, mpnet, roberta
+from orchestrator.models.build import albert, bert, deberta, distilbert, electra, heads, modernbert, mpnet, roberta
 from orchestrator.models.build.encoder import Encoder
 from orchestrator.models.build.limits import EXPORT, Count
 from orchestrator.models.directory import LIMIT_FILES, Module, encoder_directory, modules_of
@@ -34,6 +34,7 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any], str], Encoder]] = {
     "electra": electra.describe,
     "mpnet": mpnet.describe,
     "deberta-v2": deberta.describe,
+    "modernbert": modernbert.describe,
 }
 """By `model_type` of config.json."""
 

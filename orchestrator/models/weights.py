@@ -15,8 +15,8 @@ import numpy as np
 
 from orchestrator.models.errors import ModelError
 
-ANCHOR = "embeddings.word_embeddings.weight"
-"""The tensor by which the prefix is found: every architecture that is built here has it."""
+ANCHORS = ("embeddings.word_embeddings.weight", "embeddings.tok_embeddings.weight")
+"""The tensors by which the prefix is found: every architecture that is built here has one of them."""
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
@@ -142,7 +142,7 @@ def _open(path: Path) -> Any:
 
 def _prefix(names: Iterable[str], where: Path) -> str:
     """What stands before the encoder's names. ModelError if there are two encoders in one checkpoint."""
-    found = sorted(name.removesuffix(ANCHOR) for name in names if name.endswith(ANCHOR))
+    found = sorted(name.removesuffix(anchor) for name in names for anchor in ANCHORS if name.endswith(anchor))
     if len(found) > 1:
         raise ModelError(
             "cannot use these weights",

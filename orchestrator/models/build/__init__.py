@@ -9,6 +9,6 @@ OPSET = 18
 """ai.onnx. 17 has LayerNormalization, 18 the axes of reductions as inputs; onnxruntime 1.14 and OpenVINO 2023 read it."""
 
 ARCHITECTURE_NAMES = (
-    "bert", "distilbert", "roberta", "xlm-roberta", "camembert", "albert", "electra", "mpnet", "deberta-v2",
+    "bert", "distilbert", "roberta", "xlm-roberta", "camembert", "albert", "electra", "mpnet", "deberta-v2", "modernbert",
 )  # fmt: skip
 """The keys of settings.ARCHITECTURES; here so that a start from the cache need not import numpy."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.models.build import encoder, heads, pooling
+from orchestrator.models.build import heads, modernbert, pooling, postnorm
 from orchestrator.models.build.graph import DataFile, GraphBuilder
 from orchestrator.models.manifest import DATA, GRAPH
 from orchestrator.models.settings import Project, Settings
@@ -29,7 +29,10 @@ def assemble(folder: Path, settings: Settings, weights: Weights, projections: di
         if head is not None and head.kind == "mask":
             ids, place = heads.find_asked(graph, settings.encoder, head.mask_id, IDS)
         types = TYPES if settings.token_types else None
-        value = encoder.emit(graph, settings.encoder, weights, ids, MASK, types)
+        if isinstance(settings.encoder, modernbert.ModernBert):
+            value = modernbert.emit(graph, settings.encoder, weights, ids, MASK)
+        else:
+            value = postnorm.emit(graph, settings.encoder, weights, ids, MASK, types)
         if head is not None:
             value = heads.emit(graph, head, settings.encoder, weights, value, place)
         for number, step in enumerate(settings.steps):

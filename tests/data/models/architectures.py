@@ -65,6 +65,24 @@ _DEBERTA = _BERT | {
     "share_att_key": True,
     "norm_rel_ebd": "layer_norm",
 }
+_MODERN: dict[str, Any] = {
+    "model_type": "modernbert",
+    "architectures": ["ModernBertModel"],
+    "vocab_size": 6000,
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 48,
+    "hidden_activation": "gelu",
+    "norm_eps": 1e-5,
+    "local_attention": 8,
+    "pad_token_id": 0,
+    "cls_token_id": 2,
+    "sep_token_id": 3,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
 
 CASES: dict[str, dict[str, Any]] = {
     "bert": {"config": _BERT},
@@ -90,6 +108,21 @@ CASES: dict[str, dict[str, Any]] = {
         }
     },
     "deberta-c2p": {"config": _DEBERTA | {"pos_att_type": "c2p", "position_buckets": -1, "max_relative_positions": 12}},
+    "modernbert": {
+        "config": _MODERN
+        | {"global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "local_rope_theta": 10000.0}
+    },
+    "modernbert-biases": {
+        "config": _MODERN
+        | {
+            "norm_bias": True, "attention_bias": True, "mlp_bias": True, "hidden_activation": "silu",
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_theta": 500.0, "rope_type": "default"},
+                "sliding_attention": {"rope_theta": 20.0, "rope_type": "default"},
+            },
+        }
+    },
     "deberta-p2c": {"config": _DEBERTA | {"pos_att_type": "p2c", "share_att_key": False}},
 }  # fmt: skip
 """By name. `lengths` where the ids are not of LENGTHS."""
