@@ -84,9 +84,6 @@ class InstanceStatus(InstanceNumbers):
     ready_seconds: float | None
     last_error: str | None
     rss_bytes: int | None
-    precision: str | None = None
-    engine: str | None = None
-    """What it computes with."""
     cpu_seconds: float | None = None
     """Of this incarnation's process, all threads."""
     precision: str | None = None
