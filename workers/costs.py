@@ -1,9 +1,11 @@
 """How long do batches take on this instance? Measured before it says that it is ready, and kept for the next start.
 
-Theory of operation. A few shapes, short to long, alone and in small batches, each the median of three runs, the shortest first and
-no more than `MOST_SECONDS` of it all. The points go to the router with HELLO, which fits its predictions to them. They are kept in
-one file per artefact, threads and length, with the CPU and the versions they were measured with. What is not there, cannot be
-read, or is of another CPU or version is said in the log and measured anew. A folder that cannot be written costs a measurement per start.
+Theory of operation. A few shapes, short to long, alone and in small batches, each the fastest of three runs (what disturbs a
+run only makes it slower), the shortest first and no more than `MOST_SECONDS` of it all. The points go to the router with
+HELLO, which fits its predictions to them. They are kept in one file per artefact, threads and length, with the CPU and the
+versions they were measured with. What is not there, cannot be read, or is of another CPU or version is said in the log and
+measured anew. A table that was measured while the CPUs were busy with something else is used, since nothing better is known,
+and not kept.
 Imported after binding.
 """
 
@@ -32,6 +34,7 @@ LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 BATCHES = (1, 2, 8)
 MOST_TOKENS = 1024
 """Larger batches say nothing new, and cost time."""
+MOST_UNREST = 1.5
 _LARGEST_FILE = 1 << 20
 _PLAUSIBLE_SECONDS = (1e-7, 3600.0)
 
@@ -69,7 +72,13 @@ def costs_of(engine: Engine, spec: WorkerSpec, say: Callable[[str], None]) -> li
         pass
     except UnusableTable as why:
         say(f"costs={path} not used: {why}; measuring anew")
-    points = measure(engine, spec, artefact)
+    points, unrest = measure(engine, spec, artefact)
+    if unrest > MOST_UNREST:
+        say(
+            f"costs={path} not kept: equal runs took up to {unrest:.1f} times as long as one another, something else uses these CPUs; "
+            "measured again at the next start"
+        )
+        return points
     try:
         write(path, Table(FORMAT, conditions, points))
     except OSError as error:
@@ -153,10 +162,12 @@ def write(path: Path, table: Table) -> None:
 
 def measure(
     engine: Engine, spec: WorkerSpec, artefact: Artefact, clock: Callable[[], float] = time.perf_counter
-) -> list[Cost]:
-    """Medians of `RUNS` runs, the cheapest shapes first, until `MOST_SECONDS` have passed: at least one point."""
+) -> tuple[list[Cost], float]:
+    """The fastest of `RUNS` runs, the cheapest shapes first, until `MOST_SECONDS` have passed: at least one point. And how many times as
+    long as the fastest the slowest run took, median over the shapes."""
     end = clock() + MOST_SECONDS
     points: list[Cost] = []
+    spreads: list[float] = []
     dearest = 0.0
     """Seconds per token so far."""
     for n, length in shapes(spec.max_seqlen):
@@ -173,11 +184,12 @@ def measure(
             before = clock()
             engine.run(ids, mask, types)
             times.append(clock() - before)
-        seconds = median(times)
+        seconds = min(times)
+        spreads.append(max(times) / max(seconds, _PLAUSIBLE_SECONDS[0]))
         points.append(Cost(length, n, max(seconds, _PLAUSIBLE_SECONDS[0])))
         if n == 1:  # per token the longest single sequence so far tells most of the next
             dearest = seconds / length
-    return points
+    return points, median(spreads)
 
 
 def shapes(max_seqlen: int) -> list[tuple[int, int]]:

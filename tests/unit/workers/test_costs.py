@@ -50,6 +50,12 @@ def said() -> list[str]:
     return []
 
 
+@pytest.fixture(autouse=True)
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of these engines take too little for a real clock to tell: the machine counts as calm."""
+    monkeypatch.setattr(costs, "MOST_UNREST", 1e9)
+
+
 @pytest.fixture
 def kept(tmp_path: Path, said: list[str]) -> Path:
     """The file of a table that was just measured."""
@@ -141,26 +147,58 @@ def test_nothing_is_measured_for_the_fake_engine_or_without_a_folder(tmp_path: P
     assert (engine.shapes, said) == ([], [])
 
 
-def test_each_shape_is_the_median_of_its_runs_after_one_that_does_not_count() -> None:
+def test_each_shape_is_the_fastest_of_its_runs_after_one_that_does_not_count() -> None:
     engine = Engine()
     spec = spec_of("/nowhere")
     assert spec.artefact is not None
-    points = costs.measure(engine, spec, spec.artefact, engine.clock)
+    points, unrest = costs.measure(engine, spec, spec.artefact, engine.clock)
+    assert unrest == pytest.approx(1.0)
     assert [(point.n, point.length) for point in points] == costs.shapes(128)
     assert engine.shapes == [shape for shape in costs.shapes(128) for _ in range(1 + RUNS)]
     for point in points:
         assert point.seconds == pytest.approx(1e-6 * point.n * point.length)
 
 
+def test_what_disturbs_one_run_in_three_changes_no_point_and_the_table_is_known_to_be_unreliable() -> None:
+    engine = Engine()
+    plain, runs = engine.run, 0
+
+    def disturbed(*inputs: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        if runs % (1 + RUNS) == 0:
+            engine.now += 3.0 * 1e-6 * inputs[0].size
+        return plain(*inputs)
+
+    engine.run = disturbed  # type: ignore[method-assign]
+    spec = spec_of("/nowhere")
+    assert spec.artefact is not None
+    points, unrest = costs.measure(engine, spec, spec.artefact, engine.clock)
+    assert unrest == pytest.approx(4.0)
+    for point in points:
+        assert point.seconds == pytest.approx(1e-6 * point.n * point.length)
+
+
+def test_a_table_measured_on_busy_cpus_is_used_and_not_kept(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(costs, "measure", lambda *_: (POINTS, 2.5))
+    monkeypatch.setattr(costs, "MOST_UNREST", 1.5)
+    assert costs.costs_of(Engine(), spec_of(tmp_path), said.append) == POINTS
+    assert list(tmp_path.iterdir()) == []
+    assert "2.5 times as long" in said[0]
+    assert "measured again at the next start" in said[0]
+
+
 def test_a_slow_engine_is_measured_with_short_input_only_and_at_least_once() -> None:
     spec = spec_of("/nowhere", max_seqlen=512)
     assert spec.artefact is not None
     slow = Engine(10e-3)
-    points = costs.measure(slow, spec, spec.artefact, slow.clock)
+    points, _ = costs.measure(slow, spec, spec.artefact, slow.clock)
     assert 1 <= len(points) < len(costs.shapes(512))
     assert slow.now < 2 * costs.MOST_SECONDS
     slower = Engine(10.0)
-    assert len(costs.measure(slower, spec, spec.artefact, slower.clock)) == 1
+    assert len(costs.measure(slower, spec, spec.artefact, slower.clock)[0]) == 1
 
 
 @pytest.mark.parametrize("longest", [1, 8, 100, 512, 4096])
