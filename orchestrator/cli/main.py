@@ -23,6 +23,8 @@ COMMANDS: dict[str, str] = {
     "plan": "the layout, without starting anything, and the reasons for it",
     "simulate": "the router that ships on a virtual clock: another machine, another load, each policy",
     "check": "validate a layout file against the schema and the machine",
+    "optimize": "make and measure every form of a model that this CPU can run",
+    "models": "the cache of artefacts: list, show, prune",
 }
 
 
