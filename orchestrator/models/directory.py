@@ -65,6 +65,21 @@ def modules_of(directory: Path) -> list[Module]:
     return modules
 
 
+class SentenceTransformersConfig(msgspec.Struct, frozen=True):
+    """config_sentence_transformers.json"""
+
+    model_type: str | None = None
+
+
+def embeds_texts(directory: Path) -> bool:
+    """Whether sentence-transformers made the directory for a vector per text. A CrossEncoder has modules as well, since its release 6."""
+    path = directory / "config_sentence_transformers.json"
+    if not modules_of(directory):
+        return False
+    made_for = read(path, SentenceTransformersConfig, "what the model is made for") if path.is_file() else None
+    return made_for is None or made_for.model_type != "CrossEncoder"
+
+
 def encoder_directory(directory: Path) -> Path:
     """Where config.json, the weights and the tokenizer lie: the directory itself, or the folder of its Transformer module."""
     modules = modules_of(directory)

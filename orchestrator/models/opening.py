@@ -19,7 +19,7 @@ from orchestrator.models import synthetic, tokenizer, torch_side, wrap
 from orchestrator.models import verify as checking
 from orchestrator.models.build.assemble import assemble
 from orchestrator.models.build.encoder import Encoder
-from orchestrator.models.directory import encoder_directory, modules_of, weight_files, weights_of
+from orchestrator.models.directory import embeds_texts, encoder_directory, weight_files, weights_of
 from orchestrator.models.documents import read
 from orchestrator.models.errors import ModelError, NotBuilt
 from orchestrator.models.manifest import GRAPH, Verification
@@ -138,7 +138,7 @@ def _task(root: Path, task: str | None) -> Task:
     document: dict[str, Any] = {}
     if (home / "config.json").is_file():
         document, _ = reading.read_config(root)
-    return choose_task(task, document, bool(modules_of(root)), str(home / "config.json"))
+    return choose_task(task, document, embeds_texts(root), str(home / "config.json"))
 
 
 def _tokens(root: Path, settings: Settings) -> tokenizer.Prepared:

@@ -17,7 +17,7 @@ import msgspec
 from orchestrator.models.build import albert, bert, deberta, distilbert, electra, heads, modernbert, mpnet, roberta
 from orchestrator.models.build.encoder import Encoder
 from orchestrator.models.build.limits import EXPORT, Count
-from orchestrator.models.directory import LIMIT_FILES, Module, encoder_directory, modules_of
+from orchestrator.models.directory import LIMIT_FILES, Module, embeds_texts, encoder_directory, modules_of
 from orchestrator.models.documents import convert, parse, read, read_bytes
 from orchestrator.models.errors import ModelError, NotBuilt
 from orchestrator.models.tasks import KINDS, Task, choose_task, read_head
@@ -152,13 +152,15 @@ def read_settings(directory: Path, task: str | None, given: Encoder | None = Non
     path = home / "config.json"
     if given is None or path.is_file():
         document, path = read_config(directory)
-    chosen = choose_task(task, document, bool(modules), str(path))
+    chosen = choose_task(task, document, embeds_texts(directory), str(path))
     encoder = given or read_encoder(document, str(path))
     limit = _limit(home)
     own = encoder.positions
     if limit.max_seq_length is not None:
         own = min(limit.max_seq_length, encoder.positions)
     head, status = _head(document, chosen, encoder, str(path), given is not None)
+    if chosen == "reranking":
+        _refuse_default_prompt(directory)
     if chosen != "sentence-embedding":
         steps: tuple[Step, ...] = ()
     elif modules:

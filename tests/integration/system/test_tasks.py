@@ -34,7 +34,7 @@ def test_a_cross_encoder_ranks_over_both_protocols(
     start_system: Callable[..., Any], tiny_tasks: ModuleType, reference: dict[str, Any], tmp_path: Path
 ) -> None:
     directory = tiny_tasks.write(tmp_path / "model", "bert-relevance")
-    system = start_system("--model", str(directory), "--instances", "2", "--answer-cache", "4")
+    system = start_system("--model", str(directory), "--instances", "2", "--precision", "fp32", "--answer-cache", "4")
     question = next(one for one in reference.values() if one["request"]["inputs"] == tiny_tasks.CLASSIFY[7]["inputs"])
     key = next(
         key
@@ -66,7 +66,9 @@ def test_task_on_the_command_line_goes_before_what_the_model_says(
     start_system: Callable[..., Any], tiny_tasks: ModuleType, reference: dict[str, Any], tmp_path: Path
 ) -> None:
     directory = tiny_tasks.write(tmp_path / "model", "bert-entailment")
-    system = start_system("--model", str(directory), "--instances", "1", "--task", "zero-shot-classification")
+    system = start_system(
+        "--model", str(directory), "--instances", "1", "--precision", "fp32", "--task", "zero-shot-classification"
+    )
     key = next(
         key
         for key, one in reference.items()
@@ -84,7 +86,7 @@ def test_masked_words_and_entities_come_through_the_whole_system(
 ) -> None:
     for name, number in (("roberta-mask", 3), ("bert-entities", 6)):
         directory = tiny_tasks.write(tmp_path / name, name)
-        system = start_system("--model", str(directory), "--instances", "1", runtime=name)
+        system = start_system("--model", str(directory), "--instances", "1", "--precision", "fp32", runtime=name)
         stored = reference[f"{name}/{number}"]
         status, _, answer = system.post("/", stored["request"])
         assert status == 200, answer

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from orchestrator.gateway.apis import huggingface, jina, openai, tei
 from orchestrator.gateway.apis.call import Parse
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.spec import Limits
+from orchestrator.models import ModelError, prepare
 from workers.wire import RequestId
 
 Model = Callable[..., Any]
@@ -251,3 +254,21 @@ def test_zero_shot_can_be_the_task_itself_and_then_wants_labels(model: Model) ->
         judge.post({"inputs": "rain"})
     labels = {"candidate_labels": ["weather", "sport"]}
     assert judge.post({"inputs": "rain", "parameters": labels})["sequence"] == "rain"
+
+
+def test_a_cross_encoder_as_sentence_transformers_saves_it_is_a_ranker(
+    model: Model, tiny_tasks: ModuleType, tmp_path: Path
+) -> None:
+    """Since release 6 it has a modules.json, with a Transformer in it and nothing else."""
+    directory = tiny_tasks.write(tmp_path / "model", "bert-relevance")
+    kind = "sentence_transformers.base.modules.transformer.Transformer"
+    (directory / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": kind}]))
+    settings = {"model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.activation.Sigmoid"}
+    path = directory / "config_sentence_transformers.json"
+    path.write_text(json.dumps({**settings, "default_prompt_name": None, "prompts": {}}))
+    prepared = prepare(str(directory), cache=tmp_path / "cache")
+    assert prepared.status.task == "reranking"
+    assert prepared.status.head == model("bert-relevance").prepared.status.head
+    path.write_text(json.dumps({**settings, "default_prompt_name": "query", "prompts": {"query": "Find: "}}))
+    with pytest.raises(ModelError, match="default prompts are not supported"):
+        prepare(str(directory), cache=tmp_path / "cache")
