@@ -15,7 +15,7 @@ import numpy as np
 
 from orchestrator.models.build.encoder import Encoder, Norm
 from orchestrator.models.build.limits import Count, activation, contradiction, heads_fit, refuse
-from orchestrator.models.build.nodes import MASKED, emit_distances
+from orchestrator.models.build.nodes import IDS_SHAPE, LENGTH, MASKED, emit_distances
 from orchestrator.models.documents import convert
 from orchestrator.models.weights import Weights, take
 
@@ -154,9 +154,12 @@ class _Shared:
     unpadded: str
     near: str
     """What is added to the scores of a layer that sees only neighbours."""
-    start: str
+    pairs: str
+    """The shape [batch, length, heads, 2, half of a head]."""
+    flat: str
+    """The shape [batch, length, width]."""
     turns: dict[Sight, tuple[str, str]]
-    """Cosines and sines by place, [positions, half of a head]."""
+    """Cosines and sines of this batch's places, [length, 1, half of a head]."""
 
 
 def emit(graph: GraphBuilder, encoder: ModernBert, weights: Weights, ids: str, mask: str) -> str:
@@ -191,12 +194,7 @@ def emit(graph: GraphBuilder, encoder: ModernBert, weights: Weights, ids: str, m
             for part, role in enumerate(("query", "key", "value"))
         }
         for role in ("query", "key"):
-            roles[role] = graph.node(
-                "RotaryEmbedding",
-                [roles[role], shared.start, *shared.turns[sight]],
-                f"{at}.{role}_turned",
-                domain="com.microsoft",
-            )
+            roles[role] = _turn(graph, shared, f"{at}.{role}", roles[role], *shared.turns[sight])
         three = [*roles.values(), ""]
         near = [shared.near] if sight == "sliding_attention" else []
         context = graph.either(
@@ -228,21 +226,57 @@ def _emit_shared(graph: GraphBuilder, encoder: ModernBert, ids: str, mask: str) 
     axes = graph.constant("near_axes", np.array([0, 1], np.int64))
     half = encoder.width // encoder.heads // 2
     places = np.arange(encoder.positions, dtype=np.float64)[:, None]
+    zero = graph.constant("turns_first", np.array([0], np.int64))
+    end = graph.node("Unsqueeze", [LENGTH, zero], "turns_end")
     turns: dict[Sight, tuple[str, str]] = {}
     for sight, theta in encoder.thetas:
         if sight in encoder.sights:
             angles = places / theta ** (np.arange(half) / half)
-            turns[sight] = (
-                graph.constant(f"cosines.{sight}", np.cos(angles).astype(np.float32)),
-                graph.constant(f"sines.{sight}", np.sin(angles).astype(np.float32)),
+            tables = {"cosines": np.cos(angles), "sines": np.sin(angles)}
+            cosines, sines = (
+                graph.node(
+                    "Slice",
+                    [graph.constant(f"{name}.{sight}.all", table[:, None, :].astype(np.float32)), zero, end],
+                    f"{name}.{sight}",
+                )
+                for name, table in tables.items()
             )
+            turns[sight] = cosines, sines
+    batch = graph.node("Slice", [IDS_SHAPE, zero, graph.constant("two", np.array([2], np.int64))], "batch_length")
+    rest = graph.constant("pairs_rest", np.array([encoder.heads, 2, half], np.int64))
+    width = graph.constant("width", np.array([encoder.width], np.int64))
     return _Shared(
         mask=mask,
         unpadded=graph.node("Equal", [lowest, graph.constant("token", np.array(1, np.int32))], "unpadded"),
         near=graph.node("Unsqueeze", [near, axes], "near_heads"),
-        start=graph.constant("first_turn", np.array([0], np.int64)),
+        pairs=graph.node("Concat", [batch, rest], "pairs_shape", axis=0),
+        flat=graph.node("Concat", [batch, width], "flat_shape", axis=0),
         turns=turns,
     )
+
+
+def _turn(graph: GraphBuilder, shared: _Shared, at: str, value: str, cosines: str, sines: str) -> str:
+    """Each pair of floats (i, i + half of a head) turned by the angle of its place.
+
+    In plain nodes: OpenVINO reads com.microsoft's RotaryEmbedding and computes something else.
+    """
+    pairs = graph.node("Reshape", [value, shared.pairs], f"{at}.pairs")
+    zero = graph.shared("pair_left", lambda: np.array(0, np.int64))
+    one = graph.shared("pair_right", lambda: np.array(1, np.int64))
+    left = graph.node("Gather", [pairs, zero], f"{at}.left", axis=3)
+    right = graph.node("Gather", [pairs, one], f"{at}.right", axis=3)
+
+    def times(one_side: str, turn: str, name: str) -> str:
+        return graph.node("Mul", [one_side, turn], f"{at}.{name}")
+
+    turned_left = graph.node(
+        "Sub", [times(left, cosines, "left_cosine"), times(right, sines, "right_sine")], f"{at}.turned_left"
+    )
+    turned_right = graph.node(
+        "Add", [times(right, cosines, "right_cosine"), times(left, sines, "left_sine")], f"{at}.turned_right"
+    )
+    joined = graph.node("Concat", [turned_left, turned_right], f"{at}.turned_pairs", axis=-1)
+    return graph.node("Reshape", [joined, shared.flat], f"{at}.turned")
 
 
 def _activate(graph: GraphBuilder, encoder: ModernBert, value: str, at: str) -> str:

@@ -16,10 +16,15 @@ MASKED = float(np.finfo(np.float32).min)
 """Added to the score of a padding token. exp() of it is exactly 0, so padding cannot change an answer, whatever the weights are."""
 
 
+IDS_SHAPE = "ids_shape"
+LENGTH = "length"
+"""Names of values that `emit_distances` makes on its way: the shape of the ids, and their length as a scalar, int64."""
+
+
 def emit_distances(graph: GraphBuilder, ids: str, positions: int) -> str:
     """int64 [length, length]: place of the key − place of the query, + positions − 1, so that the smallest possible is 0."""
     zero, one = (graph.constant(f"place_{name}", np.array(n, np.int64)) for name, n in (("first", 0), ("step", 1)))
-    length = graph.node("Gather", [graph.node("Shape", [ids], "ids_shape"), one], "length", axis=0)
+    length = graph.node("Gather", [graph.node("Shape", [ids], IDS_SHAPE), one], LENGTH, axis=0)
     places = graph.node("Range", [zero, length, one], "places_here")
     row = graph.node("Unsqueeze", [places, graph.constant("row_axis", np.array([0], np.int64))], "key_places")
     column = graph.node("Unsqueeze", [places, graph.constant("column_axis", np.array([1], np.int64))], "query_places")

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from orchestrator.models import ModelError, prepare
 from orchestrator.models.build import ARCHITECTURE_NAMES
 from orchestrator.models.settings import ARCHITECTURES
+from orchestrator.models.verify import padded
 
 DATA = Path(__file__).parents[2] / "data" / "models"
 LARGEST_DIFFERENCE = 1e-5
@@ -55,6 +56,21 @@ def test_an_architecture_agrees_with_transformers_alone_and_in_a_padded_batch(
         assert together[number].shape == expected.shape == (len(one), prepared.artefact.width)
         assert np.abs(together[number] - expected).max() < LARGEST_DIFFERENCE
         assert np.abs(rows([one])[0] - expected).max() < LARGEST_DIFFERENCE
+
+
+@pytest.mark.parametrize("name", ["roberta", "albert", "electra-narrow", "mpnet", "deberta-v3", "modernbert"])
+def test_openvino_reads_the_same_graph_and_computes_the_same(
+    tmp_path: Path, stored: dict[str, np.ndarray], name: str
+) -> None:
+    openvino = pytest.importorskip("openvino", reason="the extra openvino")
+    prepared = prepare(str(cases.write(tmp_path / name, name)), cache=tmp_path / "cache")
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    model = openvino.Core().compile_model(prepared.artefact.path, "CPU", settings)
+    ids = cases.ids_of(name)
+    batch, mask = padded(ids, prepared.artefact.pad_id)
+    rows = model({"input_ids": batch, "attention_mask": mask})[0]
+    for number, one in enumerate(ids):
+        assert np.abs(rows[number, : len(one)] - stored[f"{name}/{number}"]).max() < LARGEST_DIFFERENCE
 
 
 def test_every_architecture_has_a_case_and_every_case_a_reference(stored: dict[str, np.ndarray]) -> None:
