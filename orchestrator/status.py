@@ -65,6 +65,18 @@ class InstanceNumbers(msgspec.Struct, kw_only=True):
     latency_buckets: list[int] = []
     """Cumulative counts per bound of `LATENCY_BOUNDS_SECONDS`, one more for +Inf."""
     latency_sum_seconds: float = 0.0
+    sequences: int = 0
+    """Computed, whether somebody still wanted the answer or not."""
+    wait_seconds: float = 0.0
+    """Sum over what it computed: from arrival in the router to the start of the batch."""
+    service_seconds: float = 0.0
+    """Sum over its batches, from start to answer, as the router saw it."""
+    predicted_seconds: float = 0.0
+    """Sum over the same batches, as the router had predicted it."""
+    cost_factor: float = 1.0
+    """How much slower than its measured costs it is just now, as learnt from its batches."""
+    retried: int = 0
+    """Sequences it was given and did not answer, given to another one after it."""
 
 
 class InstanceStatus(InstanceNumbers):
@@ -107,6 +119,23 @@ class InstanceReport(InstanceNumbers):
     connected: bool
 
 
+class BucketReport(msgspec.Struct):
+    """What waits in one bucket; counts are over the router's life."""
+
+    bucket: Bucket | None
+    """None where instances have none, or all lengths wait together."""
+    instances: list[str]
+    queued: dict[str, int] = {}
+    """Sequences by priority."""
+    oldest_wait_ms: float = 0.0
+    dispatched: int = 0
+    """Sequences that left the queue for an instance."""
+    wait_seconds: float = 0.0
+    """Sum over these."""
+    spilled: int = 0
+    """Those of them that went to an instance of another bucket."""
+
+
 class RouterStatus(msgspec.Struct):
     state: str
     pid: int | None = None
@@ -124,6 +153,13 @@ class RouterStatus(msgspec.Struct):
     undelivered_replies: int = 0
     """Messages to clients that had gone or did not read."""
     late_results: int = 0
+    wrong_rows: int = 0
+    """Batches answered with another number of rows than they had sequences."""
+    displaced: int = 0
+    """Sequences refused while they waited, to make room in a full queue."""
+    tenants: int = 0
+    """Callers with requests in progress."""
+    buckets: list[BucketReport] = []
     cpu_seconds: float | None = None
     rss_bytes: int | None = None
 

@@ -12,7 +12,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from orchestrator.status import LATENCY_BOUNDS_SECONDS, GatewayStatus, InstanceStatus, RouterStatus, Status
+from orchestrator.status import (
+    LATENCY_BOUNDS_SECONDS,
+    BucketReport,
+    GatewayStatus,
+    InstanceStatus,
+    RouterStatus,
+    Status,
+)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATES = ("starting", "ready", "degraded", "draining", "stopped")
@@ -76,12 +83,42 @@ def _router(router: RouterStatus) -> Iterator[Metric]:
     yield counter("retried_sequences", "Sequences given to a second instance.", router.retried)
     yield counter("duplicate_submissions", "Submissions that were in progress already.", router.duplicates)
     yield counter("malformed_frames", "Frames that did not decode.", router.malformed_frames)
+    yield counter("displaced_sequences", "Sequences refused to make room in a full queue.", router.displaced)
+    yield counter("wrong_rows", "Batches answered with the wrong number of rows.", router.wrong_rows)
+    yield counter(
+        "undelivered_replies", "Messages to clients that had gone or did not read.", router.undelivered_replies
+    )
+    yield gauge("tenants", "Callers with requests in progress.", router.tenants)
+    yield from _buckets(router.buckets)
     yield counter("late_results", "Results nobody waited for any more.", router.late_results)
     yield counter("restarts", "How often the router was started again.", router.restarts)
     if router.cpu_seconds is not None:
         yield counter("cpu_seconds", "CPU time used.", router.cpu_seconds)
     if router.rss_bytes is not None:
         yield gauge("resident_memory_bytes", "Resident memory.", router.rss_bytes)
+
+
+def _buckets(buckets: Sequence[BucketReport]) -> Iterator[Metric]:
+    def gauge(name: str, help_: str, *more: str) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"orchestrator_bucket_{name}", help_, labels=["bucket", *more])
+
+    def counter(name: str, help_: str) -> CounterMetricFamily:
+        return CounterMetricFamily(f"orchestrator_bucket_{name}", help_, labels=["bucket"])
+
+    queued = gauge("queued_sequences", "Sequences waiting, by priority.", "priority")
+    oldest = gauge("oldest_wait_seconds", "Age of the oldest waiting sequence.")
+    dispatched = counter("dispatched_sequences", "Sequences that left the queue for an instance.")
+    waited = counter("wait_seconds", "Time that these had waited.")
+    spilled = counter("spilled_sequences", "Those that went to another bucket's instance.")
+    for one in buckets:
+        name = "all" if one.bucket is None else f"{one.bucket.min}-{one.bucket.max}"
+        for priority, size in one.queued.items():
+            queued.add_metric([name, priority], size)
+        oldest.add_metric([name], one.oldest_wait_ms / 1000)
+        dispatched.add_metric([name], one.dispatched)
+        waited.add_metric([name], one.wait_seconds)
+        spilled.add_metric([name], one.spilled)
+    yield from (queued, oldest, dispatched, waited, spilled)
 
 
 def _instances(instances: Sequence[InstanceStatus]) -> Iterator[Metric]:
@@ -122,11 +159,17 @@ def _instances(instances: Sequence[InstanceStatus]) -> Iterator[Metric]:
     yield counter("restarts", "How often an instance was started again.", (i.restarts for i in instances))
     yield counter("sequences", "Sequences answered.", (i.served for i in instances))
     yield counter("tokens", "Tokens computed, padding not counted.", (i.tokens for i in instances))
-    yield counter("padded_tokens", "Tokens computed for padding only.", (i.padded_tokens for i in instances))
+    yield counter("padded_tokens", "Tokens computed for padding only.", (i.padded_tokens - i.tokens for i in instances))
     yield counter("batches", "Batches computed.", (i.batches for i in instances))
     yield counter(
         "stolen_sequences", "Sequences taken over from another instance's bucket.", (i.stolen for i in instances)
     )
+    yield counter("computed_sequences", "Sequences computed, wanted or not.", (i.sequences for i in instances))
+    yield counter("retried_sequences", "Sequences it held and did not answer.", (i.retried for i in instances))
+    yield counter("wait_seconds", "Time that what it computed had waited.", (i.wait_seconds for i in instances))
+    yield counter("service_seconds", "Time its batches took.", (i.service_seconds for i in instances))
+    yield counter("predicted_seconds", "Time predicted for these batches.", (i.predicted_seconds for i in instances))
+    yield gauge("cost_factor", "Present slowness against its measured costs.", (i.cost_factor for i in instances))
     yield gauge("queue_depth", "Sequences waiting that prefer this instance.", (i.queue_depth for i in instances))
     yield gauge(
         "oldest_wait_seconds", "Age of the oldest waiting sequence.", (i.oldest_wait_ms / 1000 for i in instances)

@@ -48,9 +48,9 @@ from orchestrator.router.events import (
 from orchestrator.router.instances import Instance
 from orchestrator.router.ledger import Ledger
 from orchestrator.router.policy import earliest_finish
-from orchestrator.router.report import report_instance
+from orchestrator.router.report import report_instance, report_lane
 from orchestrator.router.roster import Roster
-from orchestrator.status import RouterReport, RouterStatus
+from orchestrator.status import BucketReport, RouterReport, RouterStatus
 
 STORY_LENGTH: Final = 512
 _MOST_DEATHS: Final = 2
@@ -286,6 +286,7 @@ class RouterCore:
             for item in flight.items:
                 item.alone = True
             self._requeue(flight.items, actions)
+            self.roster.instances[flight.instance].counts.retried += len(flight.items)
         instance = self.roster.instances[flight.instance]
         self._dispatcher.feed(instance, now, actions)
         self._dispatcher.pump_all(now, actions)
@@ -376,7 +377,9 @@ class RouterCore:
             for item in running.items:
                 item.deaths += 1
                 item.alone = True
-        self._requeue(running.items + (prefetched.items if prefetched is not None else []), actions)
+        held = running.items + (prefetched.items if prefetched is not None else [])
+        instance.counts.retried += len(held)
+        self._requeue(held, actions)
 
     def _after_loss(self, now: Seconds, actions: list[Action]) -> None:
         self.roster.forget_the_gone()
@@ -403,6 +406,19 @@ class RouterCore:
 
     # ---- looking in ---------------------------------------------------------------------------------------------
 
+    def _buckets(self, now: Seconds) -> list[BucketReport]:
+        """One report per bucket; where each instance has a lane of its own, those of one bucket are one."""
+        reports: dict[tuple[int, int], BucketReport] = {}
+        for lane in self.roster.lanes:
+            one = report_lane(lane, now)
+            same = reports.setdefault(lane.bucket, one)
+            if same is not one:
+                same.instances += one.instances
+                same.oldest_wait_ms = max(same.oldest_wait_ms, one.oldest_wait_ms)
+                for priority, size in one.queued.items():
+                    same.queued[priority] += size
+        return list(reports.values())
+
     def is_current(self, name: str, incarnation: int) -> bool:
         """Whether this is the connected incarnation of an instance."""
         instance = self.roster.instances.get(name)
@@ -421,5 +437,9 @@ class RouterCore:
             retried=counts.retried,
             duplicates=counts.duplicates,
             late_results=counts.late_results,
+            wrong_rows=counts.wrong_rows,
+            displaced=counts.displaced,
+            tenants=len(self.ledger.tenants),
+            buckets=self._buckets(now),
         )
         return RouterReport(status, [report_instance(one, now) for one in self.roster.instances.values()])

@@ -207,8 +207,10 @@ class Dispatcher:
             max_seconds=seconds / predictor.factor,
         )
         longest = 0
+        arrived = 0.0
         for item in batch:
             item.lane = NO_LANE
+            arrived += item.request.arrived
             if item.length > longest:
                 longest = item.length
         if now >= self._ledger.next_deadline:
@@ -216,9 +218,16 @@ class Dispatcher:
             if not batch:
                 return
             longest = max([item.length for item in batch])
+            arrived = sum([item.request.arrived for item in batch])
         self._ledger.launched(batch)
-        predicted = predictor.seconds(longest, len(batch))
+        n = len(batch)
+        predicted = predictor.seconds(longest, n)
         home = instance.lane
+        counts = lane.counts
+        counts.dispatched += n
+        counts.wait_seconds += now * n - arrived
+        if home is not lane:
+            counts.spilled += n
         flight = Flight(
             self._next_batch,
             instance.name,

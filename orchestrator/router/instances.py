@@ -10,7 +10,7 @@ from orchestrator.router.buckets import LengthClasses
 from orchestrator.router.cost import CostTable, Predictor, Shape, fitted
 from orchestrator.router.events import Flight, Seconds
 from orchestrator.router.flows import FlowQueue
-from orchestrator.router.meter import InstanceCounts
+from orchestrator.router.meter import BucketCounts, InstanceCounts
 from workers.wire import Cost
 
 NO_INCARNATION = -1
@@ -19,11 +19,17 @@ NO_INCARNATION = -1
 class Lane:
     """A queue and the instances that it belongs to."""
 
-    __slots__ = ("homes", "idle", "index", "prefetch_due", "queue", "steal_due")
+    __slots__ = ("bucket", "counts", "homes", "idle", "index", "prefetch_due", "queue", "steal_due")
 
-    def __init__(self, index: int, homes: list[Instance], classes: LengthClasses) -> None:
+    def __init__(
+        self, index: int, homes: list[Instance], classes: LengthClasses, bucket: tuple[int, int], counts: BucketCounts
+    ) -> None:
         self.index = index
         self.homes = homes
+        self.bucket = bucket
+        """Lengths that its homes are for; (0, 0) where that is all."""
+        self.counts = counts
+        """Outlive the lane: a plan may make it anew."""
         self.idle: list[Instance] = []
         """Connected homes that compute nothing, the last to become idle at the end."""
         self.queue = FlowQueue(classes)

@@ -30,12 +30,24 @@ _FINE: Final = _finer(LATENCY_BOUNDS_SECONDS, 8)
 _PUBLISHED: Final = [_FINE.index(bound) for bound in LATENCY_BOUNDS_SECONDS]
 
 
+class BucketCounts:
+    """What left one bucket's queue over the router's life."""
+
+    __slots__ = ("dispatched", "spilled", "wait_seconds")
+
+    def __init__(self) -> None:
+        self.dispatched = 0
+        self.spilled = 0
+        """Sequences that an instance of another bucket took."""
+        self.wait_seconds = 0.0
+
+
 class InstanceCounts:
     """What one instance did over the router's life."""
 
     __slots__ = (
-        "_past", "batches", "busy_seconds", "latency", "latency_sum_seconds", "padded_tokens", "sequences", "served",
-        "stolen", "tokens",
+        "_past", "batches", "busy_seconds", "latency", "latency_sum_seconds", "padded_tokens", "predicted_seconds",
+        "retried", "sequences", "served", "stolen", "tokens", "wait_seconds",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -50,6 +62,12 @@ class InstanceCounts:
         """With padding: longest × n of each batch."""
         self.stolen = 0
         self.busy_seconds = 0.0
+        self.predicted_seconds = 0.0
+        """What was predicted for the batches of `busy_seconds`."""
+        self.wait_seconds = 0.0
+        """From arrival to the start of the batch, summed over all sequences computed."""
+        self.retried = 0
+        """Sequences that it held and did not compute."""
         self.latency = [0] * (len(_FINE) + 1)
         self.latency_sum_seconds = 0.0
         self._past: deque[_Snapshot] = deque()
@@ -59,13 +77,17 @@ class InstanceCounts:
         items = flight.items
         n = len(items)
         tokens = 0
+        arrived = 0.0
         for item in items:
             tokens += item.length
+            arrived += item.request.arrived
         self.batches += 1
         self.sequences += n
         self.tokens += tokens
         self.padded_tokens += flight.longest * n
         self.busy_seconds += seconds
+        self.predicted_seconds += flight.predicted
+        self.wait_seconds += flight.started * n - arrived
         if not flight.home:
             self.stolen += n
 

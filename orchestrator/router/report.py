@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from orchestrator.plan.model import Bucket
 from orchestrator.router.events import Seconds
-from orchestrator.router.instances import Instance
-from orchestrator.status import InstanceReport
+from orchestrator.router.flows import CLASSES
+from orchestrator.router.instances import Instance, Lane
+from orchestrator.status import BucketReport, InstanceReport
+from workers.wire import PRIORITIES
 
 
 def report_instance(instance: Instance, now: Seconds) -> InstanceReport:
@@ -32,6 +35,30 @@ def report_instance(instance: Instance, now: Seconds) -> InstanceReport:
         stolen=counts.stolen,
         latency_buckets=counts.latency_buckets(),
         latency_sum_seconds=counts.latency_sum_seconds,
+        sequences=counts.sequences,
+        wait_seconds=counts.wait_seconds,
+        service_seconds=counts.busy_seconds,
+        predicted_seconds=counts.predicted_seconds,
+        cost_factor=instance.predictor.factor,
+        retried=counts.retried,
+    )
+
+
+def report_lane(lane: Lane, now: Seconds) -> BucketReport:
+    """What waits in one lane, and what has left it."""
+    low, high = lane.bucket
+    queued = dict.fromkeys(PRIORITIES, 0)
+    for flow, size in lane.queue.flows():
+        queued[PRIORITIES[flow % CLASSES]] += size
+    counts = lane.counts
+    return BucketReport(
+        Bucket(low, high) if high else None,
+        [home.name for home in lane.homes],
+        queued,
+        oldest_wait_ms=(now - lane.queue.oldest_arrival()) * 1e3 if lane.queue.size else 0.0,
+        dispatched=counts.dispatched,
+        wait_seconds=counts.wait_seconds,
+        spilled=counts.spilled,
     )
 
 

@@ -9,6 +9,7 @@ from orchestrator.router.buckets import Home, LengthClasses, lane_by_length
 from orchestrator.router.cost import CostTable
 from orchestrator.router.events import Item, Seconds
 from orchestrator.router.instances import Instance, Lane
+from orchestrator.router.meter import BucketCounts
 from orchestrator.router.policy import RULES, prefetch_from
 
 
@@ -21,6 +22,7 @@ class Roster:
         self.lanes: list[Lane] = []
         self.idle = 0
         """Instances of the plan that are connected and compute nothing."""
+        self._bucket_counts: dict[tuple[str, int, int], BucketCounts] = {}
         self.configure(plan)
 
     def configure(self, plan: Plan) -> None:
@@ -42,7 +44,12 @@ class Roster:
         """Tokens that the largest instance holds; 0 with no instance."""
         ends = [min(instance.bucket[1] or self.longest, self.longest) for instance in members]
         classes = LengthClasses.over([*ends, *(instance.holds for instance in members)])
-        self.lanes = [Lane(index, homes, classes) for index, homes in enumerate(self._homes(members))]
+        self.lanes = []
+        for index, homes in enumerate(self._homes(members)):
+            buckets = {home.bucket for home in homes}
+            bucket = buckets.pop() if len(buckets) == 1 else (0, 0)
+            counts = self._bucket_counts.setdefault((self.rules.lanes, *bucket), BucketCounts())
+            self.lanes.append(Lane(index, homes, classes, bucket, counts))
         for instance in self.instances.values():
             instance.classes = classes.held_by(instance.holds)
         self.idle = 0

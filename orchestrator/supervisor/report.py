@@ -39,7 +39,10 @@ class Observed:
 class Totals:
     """Counters that outlive a router: what earlier routers counted, plus what the present one counts."""
 
-    COUNTERS = ("served", "batches", "tokens", "padded_tokens", "stolen", "latency_sum_seconds")
+    COUNTERS = (
+        "served", "batches", "tokens", "padded_tokens", "stolen", "latency_sum_seconds", "sequences", "wait_seconds",
+        "service_seconds", "predicted_seconds", "retried",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._earlier: dict[str, InstanceReport] = {}

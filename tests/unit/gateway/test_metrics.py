@@ -10,6 +10,7 @@ from orchestrator.gateway import metrics
 from orchestrator.plan.model import Bucket
 from orchestrator.status import (
     LATENCY_BOUNDS_SECONDS,
+    BucketReport,
     GatewayStatus,
     InstanceStatus,
     MachineStatus,
@@ -46,6 +47,12 @@ def status() -> Status:
             rejected={"deadline": 2, "queue_full": 3},
             cpu_seconds=1.5,
             rss_bytes=1000,
+            displaced=4,
+            tenants=2,
+            buckets=[
+                BucketReport(Bucket(1, 32), ["short-0"], {"interactive": 3, "bulk": 9}, 1500.0, 70, 3.5, 6),
+                BucketReport(None, ["long-0"]),
+            ],
         ),
         gateways=[
             GatewayStatus(
@@ -68,6 +75,13 @@ def status() -> Status:
                 rss_bytes=500,
                 served=5,
                 oldest_wait_ms=250.0,
+                tokens=80,
+                padded_tokens=100,
+                retried=2,
+                wait_seconds=1.25,
+                service_seconds=3.0,
+                predicted_seconds=2.5,
+                cost_factor=1.5,
                 latency_buckets=COUNTS,
                 latency_sum_seconds=0.5,
                 **instance,
@@ -153,3 +167,28 @@ def test_what_is_not_known_is_left_out_and_not_zero() -> None:
 def test_a_hostile_model_name_stays_inside_its_label() -> None:
     names = [dict(labels)["model"] for (name, labels) in samples() if name == "orchestrator_model_info"]
     assert names == ['org/"q"\n']
+
+
+def test_buckets_say_what_waits_by_priority_and_what_left_for_where() -> None:
+    found = samples()
+    short = ("bucket", "1-32")
+    assert found["orchestrator_bucket_queued_sequences", (short, ("priority", "bulk"))] == 9
+    assert found["orchestrator_bucket_queued_sequences", (short, ("priority", "interactive"))] == 3
+    assert found["orchestrator_bucket_oldest_wait_seconds", (short,)] == 1.5
+    assert found["orchestrator_bucket_dispatched_sequences_total", (short,)] == 70
+    assert found["orchestrator_bucket_wait_seconds_total", (short,)] == 3.5
+    assert found["orchestrator_bucket_spilled_sequences_total", (short,)] == 6
+    assert found["orchestrator_bucket_dispatched_sequences_total", (("bucket", "all"),)] == 0
+    assert found["orchestrator_router_displaced_sequences_total", ()] == 4
+    assert found["orchestrator_router_tenants", ()] == 2
+
+
+def test_predicted_and_observed_service_padding_and_retries_are_told_per_instance() -> None:
+    found = samples()
+    name = (("instance", "short-0"),)
+    assert found["orchestrator_instance_padded_tokens_total", name] == 20
+    assert found["orchestrator_instance_service_seconds_total", name] == 3.0
+    assert found["orchestrator_instance_predicted_seconds_total", name] == 2.5
+    assert found["orchestrator_instance_wait_seconds_total", name] == 1.25
+    assert found["orchestrator_instance_retried_sequences_total", name] == 2
+    assert found["orchestrator_instance_cost_factor", name] == 1.5

@@ -245,3 +245,61 @@ def test_whom_a_newcomer_displaces(
     held: dict[int, int], mine: int | None, priority: int, n: int, need: int, expected: int | None
 ) -> None:
     assert whom_to_displace(held, mine, priority, n, need) == expected
+
+
+# ---- what is told of it
+
+
+def test_the_report_tells_per_bucket_what_waits_what_left_and_what_spilled(make_desk: Any) -> None:
+    desk = make_desk(("short", 1, 32), ("long", 33, 512))
+    desk.hello("short")
+    desk.hello("long")
+    for _ in range(2):  # costs are learnt: a sequence takes what it takes
+        desk.submit(20)
+        desk.finish("short", seconds=10.0)
+        desk.submit(400)
+        desk.finish("long", seconds=1.0)
+    desk.submit(20)
+    desk.submit(20, 20, priority=INTERACTIVE)
+    desk.submit(20, priority=BULK)
+    desk.now += 0.5
+    short, long = desk.core.report(desk.now, "ready").router.buckets
+    assert (short.bucket.min, short.bucket.max, short.instances) == (1, 32, ["short"])
+    assert sum(short.queued.values()) == desk.counts.queued
+    assert set(short.queued) == {"interactive", "normal", "bulk"}
+    assert short.spilled >= 1, "the long one was idle, and is faster by now"
+    assert short.dispatched + long.dispatched == desk.counts.submitted - desk.counts.queued
+    assert short.oldest_wait_ms == (pytest.approx(500.0) if desk.counts.queued else 0.0)
+    assert long.queued == {"interactive": 0, "normal": 0, "bulk": 0}
+
+
+def test_predicted_and_observed_service_time_and_waits_are_added_up(make_desk: Any) -> None:
+    desk = make_desk(ONE)
+    desk.hello("a")
+    predicted = 0.0
+    for _ in range(3):
+        desk.submit(100)
+        predicted += desk.running("a").predicted
+        desk.finish("a", seconds=0.25)
+    desk.submit(100)
+    desk.submit(100)
+    desk.finish("a", seconds=0.25)
+    desk.finish("a", seconds=0.25)
+    (one,) = desk.core.report(desk.now, "ready").instances
+    assert one.service_seconds == pytest.approx(5 * 0.25)
+    assert one.wait_seconds == pytest.approx(0.25), "only the last one waited, for the one before it"
+    assert one.predicted_seconds > predicted > 0.0
+    assert one.cost_factor > 1.0
+    assert one.sequences == 5
+    desk.submit(100)
+    desk.lose("a")
+    assert desk.core.report(desk.now, "ready").instances[0].retried == 1
+
+
+def test_buckets_of_one_name_are_one_where_each_instance_has_a_lane_of_its_own(make_desk: Any) -> None:
+    desk = make_desk(("a", 1, 32), ("b", 1, 32), ("c", 33, 512), policy="round-robin")
+    for _ in range(4):
+        desk.submit(20)
+    short, long = desk.core.report(desk.now, "ready").router.buckets
+    assert (short.instances, long.instances) == (["a", "b"], ["c"])
+    assert short.queued["normal"] + long.queued["normal"] == 4
