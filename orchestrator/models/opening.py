@@ -142,8 +142,17 @@ def _task(root: Path, task: str | None) -> Task:
 
 
 def _tokens(root: Path, settings: Settings) -> tokenizer.Prepared:
+    """ModelError if there is no tokenizer, if it does not fit the model, or if it cannot pad."""
     home = encoder_directory(root)
-    return tokenizer.prepare_tokenizer(home, vocab_size=settings.encoder.vocab_size, lowercase=settings.lowercase)
+    tokens = tokenizer.prepare_tokenizer(home, vocab_size=settings.encoder.vocab_size, lowercase=settings.lowercase)
+    if tokenizer.special_tokens(home, tokens.data).pad is None:
+        raise ModelError(
+            "this tokenizer has no padding token",
+            where=str(home),
+            why="the vocabulary has neither [PAD] nor <pad>, nor what tokenizer_config.json or special_tokens_map.json name",
+            remedy='name one of its tokens as "pad_token" in tokenizer_config.json, or use the tokenizer that came with the model',
+        )
+    return tokens
 
 
 def _with_special_tokens(root: Path, settings: Settings, tokens: tokenizer.Prepared) -> Settings:

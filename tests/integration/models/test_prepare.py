@@ -329,6 +329,21 @@ def test_a_vocabulary_without_tokenizer_json_is_converted(model: Path, tmp_path:
     assert prepared.special_tokens == 2
 
 
+@pytest.mark.parametrize("named", [None, "<nothing>"])
+def test_a_tokenizer_without_a_padding_token_is_refused_until_one_is_named(
+    model: Path, tmp_path: Path, tiny: ModuleType, named: str | None
+) -> None:
+    document = json.loads((model / "tokenizer.json").read_text())
+    document["model"]["vocab"]["[FILL]"] = document["model"]["vocab"].pop("[PAD]")
+    document["added_tokens"][0]["content"] = "[FILL]"
+    tiny.write_json(model / "tokenizer.json", document)
+    tiny.write_json(model / "tokenizer_config.json", {"pad_token": named} if named else {})
+    with pytest.raises(ModelError, match="this tokenizer has no padding token"):
+        prepare(str(model), cache=tmp_path / "cache")
+    tiny.write_json(model / "tokenizer_config.json", {"pad_token": "[FILL]"})
+    assert prepare(str(model), cache=tmp_path / "cache").built
+
+
 def test_a_synthetic_model_gives_a_normalised_row_or_a_row_per_token(tmp_path: Path, session: Any) -> None:
     sentence = prepare("synthetic:minilm-l6", cache=tmp_path / "cache")
     ids = [np.array([2, 80, 90, 3], np.int32), np.array([2, 70, 3], np.int32)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -57,6 +58,78 @@ def test_a_snapshot_that_is_not_whole_is_not_taken(tiny: ModuleType, hub: Path, 
     snapshot = store(tiny, hub, "models--some--model")
     (snapshot / missing).unlink()
     assert cached_snapshot("some/model") is None
+
+
+def test_a_snapshot_with_a_graph_and_no_safetensors_is_whole(tiny: ModuleType, hub: Path) -> None:
+    snapshot = store(tiny, hub, "models--some--model")
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "onnx").mkdir()
+    (snapshot / "onnx" / "model.onnx").write_bytes(b"a graph")
+    assert resolve("some/model") == Directory("some/model", "model", snapshot)
+
+
+def test_a_graph_is_asked_for_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "encoders" / "onnx").mkdir(parents=True)
+    for name in ("encoders/plain.onnx", "encoders/onnx/model_O2.onnx"):
+        (tmp_path / name).write_bytes(b"")
+    home = tmp_path / "encoders"
+    assert resolve(str(home / "plain.onnx")) == Directory(
+        str(home / "plain.onnx"), "encoders-plain", home, "plain.onnx"
+    )
+    inner = str(home / "onnx" / "model_O2.onnx")
+    assert resolve(inner) == Directory(inner, "encoders-model_O2", home, "onnx/model_O2.onnx")
+
+
+class Hub:
+    """Stands in for the download: holds files by name and hands out those that match."""
+
+    def __init__(self, root: Path, names: list[str]) -> None:
+        self.root, self.names = root, names
+        self.asked: list[list[str]] = []
+
+    def __call__(self, hub_id: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        self.asked.append(allow_patterns)
+        for name in self.names:
+            if any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns):
+                path = self.root / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text('{"model_type": "novel"}' if name == "config.json" else "")
+        return str(self.root)
+
+
+@pytest.mark.parametrize(
+    ("names", "rounds"),
+    [
+        (["config.json", "model.safetensors", "onnx/model.onnx", "pytorch_model.bin"], 1),
+        (["config.json", "onnx/model.onnx", "onnx/model.onnx_data", "pytorch_model.bin"], 2),
+        (["config.json", "pytorch_model.bin"], 3),
+    ],
+)
+def test_of_a_hub_model_one_form_of_the_weights_is_downloaded_and_not_all(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], rounds: int
+) -> None:
+    import huggingface_hub
+
+    download = Hub(tmp_path / "snapshot", names)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    found = resolve("some/model")
+    assert isinstance(found, Directory)
+    assert len(download.asked) == rounds
+    assert (
+        sum((found.root / name).exists() for name in ("model.safetensors", "onnx/model.onnx", "pytorch_model.bin")) == 1
+    )
+
+
+def test_a_hub_model_without_weights_is_refused_after_all_forms_were_asked_for(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    download = Hub(tmp_path / "snapshot", ["config.json", "tf_model.h5"])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ModelError, match="no weights"):
+        resolve("some/model")
+    assert len(download.asked) == 3
 
 
 @pytest.mark.parametrize("reference", ["", "gone", "../.."])
