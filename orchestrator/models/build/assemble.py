@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator.models.build import heads, modernbert, pooling, postnorm
 from orchestrator.models.build.graph import DataFile, GraphBuilder
 from orchestrator.models.manifest import DATA, GRAPH
-from orchestrator.models.settings import Project, Settings
+from orchestrator.models.settings import Pool, Project, Settings
 from orchestrator.models.weights import Weights
 
 IDS = "input_ids"
@@ -34,6 +34,8 @@ def assemble(folder: Path, settings: Settings, weights: Weights, projections: di
         else:
             value = postnorm.emit(graph, settings.encoder, weights, ids, MASK, types)
         if head is not None:
+            if head.pooled == "mean":
+                value = pooling.emit(graph, Pool(("mean",)), "head.pool", value, MASK, None)
             value = heads.emit(graph, head, settings.encoder, weights, value, place)
         for number, step in enumerate(settings.steps):
             dense = projections[step.directory] if isinstance(step, Project) else None

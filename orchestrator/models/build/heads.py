@@ -53,16 +53,25 @@ class Head:
     mask_id: int = -1
     """Only of kind mask: the tokenizer's, put in by `preparation`."""
 
+    pooled: Literal["first", "mean"] = "first"
+    """What a head of kind text looks at: the first token, or the mean of all."""
+    unbiased: tuple[Literal["dense", "norm", "out"], ...] = ()
+    """Layers without a bias."""
+
     def tensors(self, weights: Weights) -> dict[str, tuple[int, ...]]:
         """Every tensor that the head needs, and its shape."""
         shapes: dict[str, tuple[int, ...]] = {}
         if self.dense is not None:
             shapes[f"{self.dense.name}.weight"] = (self.dense.outputs, self.dense.inputs)
-            shapes[f"{self.dense.name}.bias"] = (self.dense.outputs,)
+            if "dense" not in self.unbiased:
+                shapes[f"{self.dense.name}.bias"] = (self.dense.outputs,)
         if self.norm is not None:
-            shapes[f"{self.norm.name}.weight"] = shapes[f"{self.norm.name}.bias"] = (self.norm.width,)
+            shapes[f"{self.norm.name}.weight"] = (self.norm.width,)
+            if "norm" not in self.unbiased:
+                shapes[f"{self.norm.name}.bias"] = (self.norm.width,)
         shapes[self.out_weight] = (self.out.outputs, self.out.inputs)
-        shapes[self.bias(weights)] = (self.out.outputs,)
+        if "out" not in self.unbiased:
+            shapes[self.bias(weights)] = (self.out.outputs,)
         return shapes
 
     def bias(self, weights: Weights) -> str:
@@ -160,6 +169,39 @@ _ROBERTA: dict[Kind, _Make] = {
     "mask": _masked("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", ("lm_head.bias", "lm_head.decoder.bias"), "gelu"),
 }  # fmt: skip
 
+
+def _modern(kind: Kind) -> _Make:
+    """ModernBERT puts the same layer, activation and norm before every task's last layer."""
+
+    def make(wanted: _Wanted) -> Head:
+        said, encoder, where = wanted.document, wanted.encoder, wanted.where
+        act = activation(where, "classifier_activation", str(said.get("classifier_activation", "gelu")))
+        pooled = said.get("classifier_pooling", "cls")
+        if pooled not in ("cls", "mean"):
+            refuse(where, "classifier_pooling", repr(pooled), ["cls", "mean"])
+        tied = kind == "mask" and said.get("tie_word_embeddings", True) is not False
+        name = "decoder" if kind == "mask" else "classifier"
+        biased: dict[Literal["dense", "norm", "out"], bool] = {
+            "dense": said.get("classifier_bias", False) is True,
+            "norm": said.get("norm_bias", False) is True,
+            "out": kind != "mask" or said.get("decoder_bias", True) is True,
+        }
+        return Head(
+            kind,
+            Linear("head.dense", encoder.width, encoder.width),
+            act,
+            Norm("head.norm", encoder.width),
+            encoder.epsilon,
+            Linear(name, encoder.width, wanted.outputs),
+            encoder.words if tied else f"{name}.weight",
+            (f"{name}.bias",),
+            pooled="mean" if kind == "text" and pooled == "mean" else "first",
+            unbiased=tuple(layer for layer, has in biased.items() if not has),
+        )
+
+    return make
+
+
 _FAMILIES: dict[str, dict[Kind, _Make]] = {
     "bert": {
         "text": _first("pooler.dense", "tanh", "classifier"),
@@ -189,6 +231,7 @@ _FAMILIES: dict[str, dict[Kind, _Make]] = {
             ("cls.predictions.bias", "cls.predictions.decoder.bias"), None,
         ),
     },
+    "modernbert": {"text": _modern("text"), "token": _modern("token"), "span": _modern("span"), "mask": _modern("mask")},
     "electra": {
         "text": _first("classifier.dense", "gelu", "classifier.out_proj"),
         "token": _each("classifier"),
@@ -228,15 +271,15 @@ def asked_id(encoder: Encoder) -> int:
 def emit(graph: GraphBuilder, head: Head, encoder: Encoder, weights: Weights, hidden: str, place: str | None) -> str:
     """Writes the head behind `hidden`, float32 [batch, length, width]; returns [batch, outputs] or [batch, length, outputs].
 
-    `place` is what `find_asked` gave, for a head of kind mask.
+    Of a head that is pooled by the mean, `hidden` is that mean, [batch, width]. `place` is what `find_asked` gave, for a head of kind mask.
     """
     shapes = head.tensors(weights)
     value = hidden
     match head.kind:
         case "text":
-            value = graph.node(
-                "Gather", [value, graph.constant("head.first", np.array(0, np.int64))], "head.token", axis=1
-            )
+            if head.pooled == "first":
+                first = graph.constant("head.first", np.array(0, np.int64))
+                value = graph.node("Gather", [value, first], "head.token", axis=1)
         case "mask":
             if place is None:
                 raise ValueError("a head of kind mask needs the place it is asked about")
@@ -248,27 +291,32 @@ def emit(graph: GraphBuilder, head: Head, encoder: Encoder, weights: Weights, hi
     if head.dense is not None:
         name = f"{head.dense.name}.weight"
         matrix = graph.constant("head.dense.weight", np.ascontiguousarray(take(weights, name, shapes[name]).T))
-        name = f"{head.dense.name}.bias"
-        bias = graph.constant("head.dense.bias", take(weights, name, shapes[name]))
-        value = graph.node("Add", [graph.node("MatMul", [value, matrix], "head.product"), bias], "head.dense")
+        value = graph.node("MatMul", [value, matrix], "head.product")
+        if "dense" not in head.unbiased:
+            name = f"{head.dense.name}.bias"
+            bias = graph.constant("head.dense.bias", take(weights, name, shapes[name]))
+            value = graph.node("Add", [value, bias], "head.dense")
     if head.activation is not None:
         value = _activate(graph, head.activation, value)
     if head.norm is not None:
         both = [
             graph.constant(f"head.norm.{part}", take(weights, f"{head.norm.name}.{part}", (head.norm.width,)))
             for part in ("weight", "bias")
+            if f"{head.norm.name}.{part}" in shapes
         ]
         value = graph.node("LayerNormalization", [value, *both], "head.norm", axis=-1, epsilon=head.epsilon)
-    bias_name = head.bias(weights)
-    bias = graph.constant("head.out.bias", take(weights, bias_name, shapes[bias_name]))
+    biases: list[str] = []
+    if "out" not in head.unbiased:
+        name = head.bias(weights)
+        biases.append(graph.constant("head.out.bias", take(weights, name, shapes[name])))
     if head.kind == "mask":  # the table of words is in the graph already: read it as it lies there
         words = "words" if head.out_weight == encoder.words else graph.constant(
             "head.out.weight", take(weights, head.out_weight, shapes[head.out_weight])
         )  # fmt: skip
-        return graph.node("Gemm", [value, words, bias], "head.out", transB=1)
+        return graph.node("Gemm", [value, words, *biases], "head.out", transB=1)
     last = np.ascontiguousarray(take(weights, head.out_weight, shapes[head.out_weight]).T)
-    product = graph.node("MatMul", [value, graph.constant("head.out.weight", last)], "head.out.product")
-    return graph.node("Add", [product, bias], "head.out")
+    value = graph.node("MatMul", [value, graph.constant("head.out.weight", last)], "head.out.product")
+    return graph.node("Add", [value, *biases], "head.out") if biases else value
 
 
 def _activate(graph: GraphBuilder, act: HeadActivation, value: str) -> str:
@@ -296,15 +344,18 @@ def reference(
     def tensor(name: str) -> np.ndarray:
         return take(weights, name, shapes[name])
 
-    value = rows if head.per_token else rows[0 if head.kind == "text" else place]
+    def biased(value: np.ndarray, name: str) -> np.ndarray:
+        return value + tensor(name) if name in shapes else value
+
+    one = rows.mean(axis=0) if head.pooled == "mean" else rows[0 if head.kind == "text" else place]
+    value = rows if head.per_token else one
     if head.dense is not None:
-        value = value @ tensor(f"{head.dense.name}.weight").T + tensor(f"{head.dense.name}.bias")
+        value = biased(value @ tensor(f"{head.dense.name}.weight").T, f"{head.dense.name}.bias")
     if head.activation is not None:
         value = np.tanh(value) if head.activation == "tanh" else act(head.activation, value)
     if head.norm is not None:
         centred = value - value.mean(axis=-1, keepdims=True)
         variance = (centred * centred).mean(axis=-1, keepdims=True)
         value = centred / np.sqrt(variance + np.float32(head.epsilon))
-        value = value * tensor(f"{head.norm.name}.weight") + tensor(f"{head.norm.name}.bias")
-    answer: np.ndarray = value @ tensor(head.out_weight).T + tensor(head.bias(weights))
-    return answer
+        value = biased(value * tensor(f"{head.norm.name}.weight"), f"{head.norm.name}.bias")
+    return biased(value @ tensor(head.out_weight).T, head.bias(weights))

@@ -50,9 +50,15 @@ DEBERTA: dict[str, Any] = BERT | {
     "share_att_key": True, "norm_rel_ebd": "layer_norm",
 }  # fmt: skip
 
+MODERN: dict[str, Any] = {
+    "model_type": "modernbert", "vocab_size": 6000, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "intermediate_size": 48, "max_position_embeddings": 48, "hidden_activation": "gelu", "norm_eps": 1e-5,
+    "local_attention": 8, "pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3,
+}  # fmt: skip
+
 PREFIXES = {
     "bert": "bert.", "distilbert": "distilbert.", "roberta": "roberta.", "xlm-roberta": "roberta.", "mpnet": "mpnet.",
-    "albert": "albert.", "deberta-v2": "deberta.", "electra": "electra.",
+    "albert": "albert.", "deberta-v2": "deberta.", "modernbert": "model.", "electra": "electra.",
 }  # fmt: skip
 
 BYTE_LEVEL = ("roberta", "xlm-roberta", "mpnet")
@@ -93,6 +99,14 @@ CASES: dict[str, dict[str, Any]] = {
     | {"architectures": ["DebertaV2ForSequenceClassification"], "type_vocab_size": 2, "num_labels": 3},
     "deberta-entities": DEBERTA | {"architectures": ["DebertaV2ForTokenClassification"], "id2label": NER},
     "deberta-mask": DEBERTA | {"architectures": ["DebertaV2ForMaskedLM"]},
+    "modern-classes": MODERN | {"architectures": ["ModernBertForSequenceClassification"], "num_labels": 3},
+    "modern-relevance": MODERN
+    | {
+        "architectures": ["ModernBertForSequenceClassification"], "num_labels": 1, "classifier_pooling": "mean",
+        "classifier_bias": True, "norm_bias": True, "classifier_activation": "silu",
+    },
+    "modern-entities": MODERN | {"architectures": ["ModernBertForTokenClassification"], "id2label": NER},
+    "modern-mask": MODERN | {"architectures": ["ModernBertForMaskedLM"]},
     "albert-answers": ALBERT | {"architectures": ["AlbertForQuestionAnswering"]},
     "bert-answers": BERT | {"architectures": ["BertForQuestionAnswering"]},
     "roberta-answers": ROBERTA | {"architectures": ["RobertaForQuestionAnswering"]},
@@ -212,7 +226,7 @@ def write(directory: Path, name: str, *, seed: int = 3) -> Path:
         else {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
     )  # fmt: skip
     names = ["input_ids", "attention_mask"]
-    if kind not in (*BYTE_LEVEL, "distilbert"):
+    if kind not in (*BYTE_LEVEL, "distilbert", "modernbert"):
         names.insert(1, "token_type_ids")
     limit = config["max_position_embeddings"] - (2 if byte_level else 0)
     _write_json(
