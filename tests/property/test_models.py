@@ -24,8 +24,8 @@ Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Texts = st.lists(st.lists(st.integers(0, 5999), min_size=1, max_size=POSITIONS), min_size=1, max_size=5)
 
 
-def tiny_models() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tiny_models", DATA / "tiny_models.py")
+def data_module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DATA / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -38,10 +38,31 @@ def tiny_models() -> ModuleType:
     params=["bert", "bert-mean-normalised", "bert-cls", "bert-max", "bert-last", "bert-root", "distilbert-mean"],
 )
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, Run]:
-    tiny = tiny_models()
+    tiny = data_module("tiny_models")
     folder = tmp_path_factory.mktemp("model")
     prepared = prepare(str(tiny.write(folder / "tiny", tiny.CASES[request.param])), cache=folder / "cache")
     return prepared, load(Path(prepared.artefact.path))
+
+
+@pytest.fixture(scope="module", params=["roberta", "mpnet", "albert-groups", "deberta-v3", "deberta-c2p", "modernbert"])
+def architecture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, Run]:
+    folder = tmp_path_factory.mktemp("architecture")
+    directory = data_module("architectures").write(folder / "tiny", request.param)
+    prepared = prepare(str(directory), cache=folder / "cache")
+    return prepared, load(Path(prepared.artefact.path))
+
+
+@settings(max_examples=15, deadline=None)
+@given(texts=Texts)
+def test_no_neighbour_and_no_padding_changes_a_row_whatever_the_architecture_makes_of_distance(
+    architecture: tuple[Prepared, Run], texts: list[list[int]]
+) -> None:
+    prepared, run = architecture
+    ids = [np.array(text, np.int32) for text in texts]
+    together = run(*padded(ids, prepared.artefact.pad_id))
+    assert np.isfinite(together).all()  # padding too: a NaN there would reach the mean of the text
+    for row, one in zip(together, ids, strict=True):
+        assert np.abs(row[: len(one)] - run(*padded([one], prepared.artefact.pad_id))[0]).max() < 1e-5
 
 
 @settings(max_examples=25, deadline=None)
