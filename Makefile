@@ -9,11 +9,12 @@ BIN    := $(VENV)/bin
 PIP    := PIP_CONSTRAINT=requirements/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-vm setup setup-test test-reference lint bench-overhead bench-served studies lock clean
+.PHONY: help up test nightly test-vm setup setup-test test-reference lint bench-overhead bench-served studies lock clean
 
 help:
 	@echo 'make up              serve the embedded model; ARGS="..." are passed to `orchestrator up`'
 	@echo 'make test            tests, linters, type checks'
+	@echo 'make nightly         millions of random events through the router, its books checked after each; about ten minutes'
 	@echo 'make test-vm         placement proven in virtual machines with several sockets and nodes; minutes; needs root, Debian'
 	@echo 'make test-reference computes the stored reference rows anew with transformers and torch, and compares'
 	@echo 'make bench-overhead  what gateway, router and messaging cost per request'
@@ -62,6 +63,9 @@ test-reference: $(VENV)/.installed-reference
 	PYTHONPATH=. $(BIN)/python tests/data/models/make_reference.py --compare
 	PYTHONPATH=. $(BIN)/python tests/data/tasks/make_reference.py --compare
 	$(BIN)/pytest tests/integration/models/test_sources.py
+
+nightly: setup
+	$(BIN)/python tests/nightly/router_steps.py --episodes 2000 $(ARGS)
 
 test-vm: setup
 	@[ "$$(id -u)" != 0 ] || sh requirements/system.sh qemu debootstrap
