@@ -113,7 +113,7 @@ def test_prune_removes_what_is_stale_and_nothing_else(run, model, cache) -> None
     (orphan / "manifest.json").write_text(json.dumps(manifest | {"parent": older.name}))
     (cache / ".tiny.making").mkdir()
     before = {entry.name for entry in inventory.entries(cache)}
-    code, said, _ = run("models", "prune", "--dry-run")
+    _, said, _ = run("models", "prune", "--dry-run")
     assert {entry.name for entry in inventory.entries(cache)} == before
     assert "would remove 3" in said
     assert run("models", "prune")[0] == 0
