@@ -1,7 +1,7 @@
 """When does which request come? Poisson, bursts, a recorded trace, or clients that wait for their answer. Pure.
 
 Bursts are a Markov-modulated Poisson process of two states (Fischer and Meier-Hellstern, Performance Evaluation 1993): calm, and
-`BURST` times the mean rate for a tenth of the time, half a second each on average; the calm rate makes up for it.
+`BURST` times the mean rate for a tenth of the time, a tenth of a second each on average; the calm rate makes up for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from orchestrator.simulate.mixes import Mix, class_of
 
 BURST: Final = 4.0
 BURST_SHARE: Final = 0.1
-BURST_SECONDS: Final = 0.5
+BURST_SECONDS: Final = 0.1
 
 
 class TraceError(Exception):
