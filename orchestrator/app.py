@@ -68,6 +68,7 @@ class Options:
     runtime: Path
     cache: Path
     claim_scope: str = "host"
+    start_timeout_s: float | None = None
     min_cosine: float | None = None
     answer_cache_mb: float | None = None
     join_requests: bool | None = None
@@ -95,6 +96,8 @@ def settled_layout(options: Options) -> Layout:
         for name in ("model", "task", "precision", "engine", "min_cosine", "policy", "max_seqlen", "host", "port")
         if (value := getattr(options, name)) is not None
     }
+    if options.start_timeout_s is not None:
+        said["supervision"] = msgspec.structs.replace(layout.supervision, start_timeout_s=options.start_timeout_s)
     kept = {"answers_mb": options.answer_cache_mb, "join": options.join_requests}
     caches = {name: value for name, value in kept.items() if value is not None}
     if caches:
@@ -386,7 +389,7 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
         listener=listener,
         endpoint=f"http://{shown}:{port}",
         control_socket=options.runtime / "control.sock",
-        timing=Timing(),
+        timing=Timing(start=layout.supervision.start_timeout_s, drain=layout.supervision.drain_timeout_s),
         warnings=before.machine.warnings,
         chore=claims.attend,
     )

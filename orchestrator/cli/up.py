@@ -40,8 +40,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int)
     parser.add_argument("--answer-cache", type=_megabytes, metavar="MB", help=option("caches.answers_mb").help)
     parser.add_argument("--join", action="store_true", default=None, help=option("caches.join").help)
+    parser.add_argument(
+        "--start-timeout", type=_seconds, metavar="SECONDS", help=option("supervision.start_timeout_s").help
+    )
     add_runtime_dir(parser)
     add_cache_dir(parser)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+    if not 1 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 to 86400 seconds")
+    return seconds
 
 
 def _megabytes(text: str) -> float:
@@ -70,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         runtime=runtime_dir(args),
         cache=cache_dir(args),
         claim_scope=claim_scope(),
+        start_timeout_s=args.start_timeout,
         answer_cache_mb=args.answer_cache,
         join_requests=args.join,
     )

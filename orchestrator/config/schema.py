@@ -154,6 +154,17 @@ class CachesConfig(Struct, frozen=True, kw_only=True):
     )
 
 
+class SupervisionConfig(Struct, frozen=True, kw_only=True):
+    """How long the supervisor waits, in seconds."""
+
+    start_timeout_s: Annotated[
+        float, Meta(ge=1, le=86_400, description="A worker that is not ready after this many seconds is started again.")
+    ] = 120.0
+    drain_timeout_s: Annotated[
+        float, Meta(ge=0, le=86_400, description="Seconds that what was accepted may take to be answered at the end.")
+    ] = 30.0
+
+
 class Layout(Struct, frozen=True, kw_only=True):
     """A layout file. Everything but `version` may be omitted."""
 
@@ -164,7 +175,9 @@ class Layout(Struct, frozen=True, kw_only=True):
     task: Annotated[str | None, Meta(min_length=1, description="Task of the model; omitted: what the model says.")] = (
         None
     )
-    precision: Annotated[Precision, Meta(description="Precision of the products; auto: the fastest that is accurate, per bucket.")] = "auto"
+    precision: Annotated[
+        Precision, Meta(description="Precision of the products; auto: the fastest that is accurate, per bucket.")
+    ] = "auto"
     engine: Annotated[Engine, Meta(description="Inference engine.")] = "auto"
     min_cosine: Annotated[
         float,
@@ -191,6 +204,7 @@ class Layout(Struct, frozen=True, kw_only=True):
     ] = ()
     batching: Annotated[Batching, Meta(description="How much goes into one batch.")] = Batching()
     limits: Annotated[LimitsConfig, Meta(description="What is refused, and when.")] = LimitsConfig()
+    supervision: Annotated[SupervisionConfig, Meta(description="How long the supervisor waits.")] = SupervisionConfig()
     caches: Annotated[CachesConfig, Meta(description="What a gateway keeps, so as not to compute it again.")] = (
         CachesConfig()
     )

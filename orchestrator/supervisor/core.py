@@ -158,7 +158,7 @@ class Child:
         if self.deadline is None or now < self.deadline:
             return []
         why = {
-            State.STARTING: f"not ready after {self.timing.start:g} s",
+            State.STARTING: f"not ready after {self.timing.start:g} s (supervision.start_timeout_s)",
             State.READY: f"no sign of life for {self.timing.beat:g} s",
             State.DRAINING: f"not drained after {self.timing.drain:g} s",
             State.STOPPING: f"not stopped after {self.timing.stop:g} s",

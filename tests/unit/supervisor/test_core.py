@@ -39,7 +39,7 @@ def test_a_child_that_is_not_ready_in_time_is_killed() -> None:
     assert without_log(one.tick(120.0)) == [Kill()]
     assert one.state is State.KILLING
     one.exited("SIGKILL", 120.1)
-    assert one.last_error == "SIGKILL: not ready after 120 s"
+    assert one.last_error == "SIGKILL: not ready after 120 s (supervision.start_timeout_s)"
     one.validate()
 
 
