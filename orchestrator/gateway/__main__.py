@@ -95,6 +95,7 @@ class Process:
             await self._server.flush(FLUSH_SECONDS)
             self._uplink.close()
             self._tokenizing.close()
+            self._app.close()
 
     def _heard(self) -> None:
         try:

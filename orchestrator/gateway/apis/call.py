@@ -44,6 +44,8 @@ class Call(msgspec.Struct, gc=False):
     """What a task makes of its texts, where they are not simply tokenized one by one."""
     characters: int = 0
     """How long the texts for `encode` are in all."""
+    costly: bool = False
+    """Whether making the answer of the rows may take milliseconds: then it is not done on the event loop."""
 
 
 Parse = Callable[[bytes, Served], Call]

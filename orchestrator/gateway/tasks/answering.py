@@ -25,6 +25,9 @@ from orchestrator.gateway.tasks.numbers import Floats
 
 NAMES = ("question-answering",)
 
+ON_LOOP_CHARACTERS = 1_000
+"""Spans of one window of 384 tokens take 2.6 ms, of 200 tokens 0.4; a question with a context up to this is one such window."""
+
 WINDOW = 384
 OVERLAP = 128
 NEVER = -10_000.0
@@ -79,7 +82,7 @@ def predict(body: bytes, served: Served) -> Call:
         raise Refusal("unprocessable", f"parameters.doc_stride: {overlap}, expected 0 to {length}, the window's length")
     work = _Answering(questions, parameters, served, length, overlap, single=not isinstance(request.inputs, list))
     characters = sum(len(one.question) + len(one.context) for one in questions)
-    return Call(None, None, False, None, work.render, work.encode, characters)
+    return Call(None, None, False, None, work.render, work.encode, characters, characters > ON_LOOP_CHARACTERS)
 
 
 class _Answering:

@@ -24,6 +24,9 @@ NAMES = ("fill-mask",)
 
 TOP_K = 5
 
+MOST_FLOATS = 1 << 24
+"""Of all masks of a request: 64 MiB, 550 masks of BERT and 67 of XLM-RoBERTa."""
+
 
 class _Parameters(Truncation, forbid_unknown_fields=True):
     top_k: int = TOP_K
@@ -81,6 +84,12 @@ class _Filling:
             self._masked.append((ids, places))
             marked += [[*ids[:place], self._asked, *ids[place + 1 :]] for place in places]
         within_batch(len(marked), "inputs", self._served, "masks")
+        most = max(1, MOST_FLOATS // max(1, self._served.model.dimensions))
+        if len(marked) > most:
+            raise Refusal(
+                "batch_too_large",
+                f"inputs: {len(marked)} masks, with this vocabulary the limit is {most}; send several requests",
+            )
         if self._parameters.targets is not None:
             self._targets = target_ids(self._parameters.targets, tokenizer)
         return pack(marked)

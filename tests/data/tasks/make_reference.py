@@ -93,7 +93,10 @@ def main() -> int:
     if not arguments.compare:
         asked = {f"{name}/{number}" for name in tiny_tasks.CASES for number in range(len(tiny_tasks.requests(name)))}
         kept = {key: one for key, one in (stored | made).items() if key in asked}
-        REFERENCE.write_text(json.dumps(kept, ensure_ascii=False, indent=0, sort_keys=True) + "\n", encoding="utf-8")
+        lines = [
+            f"{json.dumps(key)}: {json.dumps(kept[key], ensure_ascii=False, sort_keys=True)}" for key in sorted(kept)
+        ]
+        REFERENCE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
         return 0
     wrong = [key for key, one in made.items() if key not in stored or differ(one["answer"], stored[key]["answer"])]
     print(f"{len(made)} answers of transformers.pipeline compared with {REFERENCE.name}, different: {wrong or 'none'}")

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.gateway.tasks.answering import ON_LOOP_CHARACTERS
+
 DATA = Path(__file__).parents[2] / "data" / "tasks"
 
 
@@ -98,6 +100,25 @@ def test_masked_words_and_entities_come_through_the_whole_system(
             [one for one in theirs if isinstance(one, float)], abs=1e-4
         )
         assert system.stop() == 0
+
+
+def test_a_long_context_is_answered_from_its_windows_beside_the_event_loop(
+    start_system: Callable[..., Any], tiny_tasks: ModuleType, tmp_path: Path
+) -> None:
+    directory = tiny_tasks.write(tmp_path / "model", "bert-answers")
+    system = start_system("--model", str(directory), "--instances", "2", "--precision", "fp32", "--join")
+    context = tiny_tasks.CONTEXT * 12
+    assert len(context) > ON_LOOP_CHARACTERS
+    asked = {"inputs": {"question": "Who met him?", "context": context}, "parameters": {"top_k": 3}}
+    status, headers, answers = system.post("/predict", asked)
+    assert status == 200, answers
+    assert len(answers) == 3
+    assert all(context[one["start"] : one["end"]] == one["answer"] for one in answers)
+    assert answers == sorted(answers, key=lambda one: one["score"], reverse=True)
+    assert headers["x-compute-time"]
+    status, _, refused = system.post("/predict", {"inputs": {"question": "Who?", "context": context * 60}})
+    assert status == 413
+    assert "the limit is 256" in refused["error"]
 
 
 def leaves(value: Any) -> Any:

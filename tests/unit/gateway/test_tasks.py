@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from orchestrator.client.link import Answered
 from orchestrator.client.texts import TextEncoder, TextTooLong
 from orchestrator.gateway.apis import huggingface
 from orchestrator.gateway.apis.call import Served
+from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.spec import Limits
 from orchestrator.gateway.tasks import answering, classification, filling, numbers, zero_shot
 from orchestrator.models.synthetic import tokenizer_document
@@ -137,9 +139,18 @@ def test_a_huge_text_in_a_pair_is_refused_without_tokenizing_all_of_it(encoder: 
         encoder.encode_with_offsets(["ba be " * 100_000])
 
 
-def test_an_artefact_that_says_nothing_of_its_mask_is_our_fault_and_not_the_clients() -> None:
-    from orchestrator.gateway.errors import Refusal
+def test_masks_whose_rows_would_not_fit_are_refused_with_how_many_do(encoder: TextEncoder) -> None:
+    mask = encoder.tokenizer.token_to_id("[MASK]")
+    huge = served("fill-mask", HeadStatus(mask_id=mask, asked_id=6000))
+    huge = msgspec.structs.replace(huge, model=msgspec.structs.replace(huge.model, dimensions=filling.MOST_FLOATS // 2))
+    body = json.dumps({"inputs": ["[MASK] ba [MASK]", "[MASK]"]}).encode()
+    call = huggingface.predict(body, huge)
+    assert call.encode is not None
+    with pytest.raises(Refusal, match="3 masks, with this vocabulary the limit is 2"):
+        call.encode(encoder)
 
+
+def test_an_artefact_that_says_nothing_of_its_mask_is_our_fault_and_not_the_clients() -> None:
     with pytest.raises(Refusal) as refused:
         huggingface.predict(b'{"inputs": "[MASK]"}', served("fill-mask", HeadStatus()))
     assert refused.value.kind == "internal"
