@@ -151,6 +151,8 @@ class Graph:
         projection = self._product(source) if source is not None else None
         if projection is None or bias not in self._constants:
             return Site(value, products)
+        if sum(projection.weight in node.input for node in self.model.graph.node) > 1:
+            return Site(value, products)  # layers that share their weights (ALBERT) cannot each scale them
         return Site(value, products, projection, bias)
 
 
@@ -350,7 +352,7 @@ class _Writer:
             self.constants[name] = self._graph.constant(name) / scale
 
     def _product(self, node: Any, bias_name: str | None) -> list[Any]:
-        name, weight = node.output[0], node.input[1]
+        name = node.output[0]
         site, treatment, columns = self._int8[name]
         steps = treatment.steps[columns]
         bias = None if bias_name is None else self._graph.constant(bias_name)
@@ -364,7 +366,7 @@ class _Writer:
             if f"{value}.scale" not in self.constants:
                 self.constants[f"{value}.scale"] = np.float32(1) / treatment.scale
                 made.append(helper.make_node("Mul", [site.value, f"{value}.scale"], [value], name=value))
-        inputs = [value, f"{weight}.int8", f"{weight}.steps"]
+        inputs = [value, f"{name}.int8", f"{name}.steps"]  # by product: what layers share is rounded for each of them
         self.constants[inputs[1]] = np.ascontiguousarray(treatment.weights[:, columns])
         self.constants[inputs[2]] = steps
         if bias is not None:
