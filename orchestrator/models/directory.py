@@ -131,15 +131,21 @@ def weights_of(directory: Path, graph: str | None = None) -> Found:
         return Found("onnx", _with_data(directory / graph))
     home = encoder_directory(directory)
     safetensors = (home / SAFETENSORS).is_file() or (home / SAFETENSORS_INDEX).is_file()
-    if not (safetensors and _is_built(home)):
-        for place in (*(home / name for name in GRAPHS), directory / GRAPHS[0]):
-            if place.is_file():
-                return Found("onnx", _with_data(place))
+    lying = graph_in(directory)
+    if lying is not None and not (safetensors and _is_built(home)):
+        return Found("onnx", _with_data(lying))
     if not safetensors:
         pickled = _pickles(home)
         if pickled:
             return Found("pickled", pickled)
     return Found("safetensors", weight_files(home))
+
+
+def graph_in(directory: Path) -> Path | None:
+    """The ONNX file of a directory, where it has one."""
+    home = encoder_directory(directory)
+    places = (*(home / name for name in GRAPHS), directory / GRAPHS[0])
+    return next((place for place in places if place.is_file()), None)
 
 
 def _is_built(home: Path) -> bool:

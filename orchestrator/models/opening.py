@@ -19,7 +19,7 @@ from orchestrator.models import synthetic, tokenizer, torch_side, wrap
 from orchestrator.models import verify as checking
 from orchestrator.models.build.assemble import assemble
 from orchestrator.models.build.encoder import Encoder
-from orchestrator.models.directory import embeds_texts, encoder_directory, weight_files, weights_of
+from orchestrator.models.directory import embeds_texts, encoder_directory, graph_in, weight_files, weights_of
 from orchestrator.models.documents import read
 from orchestrator.models.errors import ModelError, NotBuilt
 from orchestrator.models.manifest import GRAPH, Verification
@@ -61,7 +61,12 @@ def open_source(source: Source, task: str | None, stack: ExitStack) -> Opened:
         settings = reading.read_settings(source.root, task)
     except NotBuilt as error:
         if not torch_side.installed():
-            raise
+            graph = graph_in(source.root)
+            if graph is None:
+                raise
+            raise NotBuilt(
+                error.what, where=error.where, why=error.why, remedy=f"serve its graph: --model {graph}"
+            ) from None
         log.info("model=%s is exported by torch, because %s", source.id, error)
         exported = torch_side.export(
             encoder_directory(source.root), _task(source.root, task), _temporary(stack) / "model.onnx"

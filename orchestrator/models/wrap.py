@@ -211,6 +211,10 @@ def verify(graph: Path, foreign: Foreign, settings: Settings, projections: dict[
         rows = original(one[None, :], types)
         joined = rows[0][0] if len(rows) == 1 else np.stack([each[0] for each in rows], axis=-1)
         expected = follow(settings, projections, joined.astype(np.float32))
+        if not np.isfinite(expected).all():
+            _unfit(
+                foreign.path, f"{len(one)} tokens gave numbers that are not finite", "a graph whose weights hold no NaN"
+            )
         together = answers[row, : len(one)] if settings.per_token else answers[row]
         alone = run(one[None, :], np.ones((1, len(one)), np.int32))[0]
         scale = max(float(np.abs(expected).max()), 1e-12 if settings.head is None else 1.0)

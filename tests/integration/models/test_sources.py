@@ -315,6 +315,30 @@ def test_an_architecture_that_is_not_built_names_those_that_are_and_the_extra(ti
 
 
 @pytest.mark.usefixtures("without_torch")
+def test_a_model_that_is_not_built_though_its_architecture_is_names_the_graph_that_lies_there(
+    tiny: ModuleType, tmp_path: Path
+) -> None:
+    model = Path(tiny.write(tmp_path / "model", tiny.CASES["bert"]))
+    tiny.write_json(model / "config.json", tiny.BERT | {"position_embedding_type": "relative_key"})
+    with pytest.raises(ModelError, match=r"relative_key.*orchestrator\[torch\]"):
+        prepare(str(model), cache=tmp_path / "cache")
+    path = graph(model / "onnx" / "model.onnx")
+    with pytest.raises(ModelError, match=f"relative_key, supported: absolute; serve its graph: --model {path}"):
+        prepare(str(model), cache=tmp_path / "cache")
+    assert prepare(str(path), cache=tmp_path / "cache").artefact.width == WIDTH
+
+
+def test_weights_of_a_graph_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    path = directory(tmp_path / "model") / "onnx" / "model.onnx"
+    model = onnx.load(str(path))
+    words = next(tensor for tensor in model.graph.initializer if tensor.name == "words")
+    words.CopyFrom(numpy_helper.from_array(np.full_like(WORDS, np.nan), "words"))
+    onnx.save_model(model, str(path))
+    with pytest.raises(ModelError, match="gave numbers that are not finite"):
+        prepare(str(tmp_path / "model"), cache=tmp_path / "cache")
+
+
+@pytest.mark.usefixtures("without_torch")
 def test_a_pickle_is_not_read_without_torch(tiny: ModuleType, tmp_path: Path) -> None:
     model = Path(tiny.write(tmp_path / "model", tiny.CASES["bert"]))
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
