@@ -15,7 +15,8 @@ threads was measured in part, the law is corrected by the ratio of measured to p
 cores lie on several NUMA nodes is slower by `remote`: ONNX Runtime's documentation reports about 20 % won by staying on
 one node.
 
-The router knows nothing of this: it predicts with shapes of its own (`orchestrator.router.cost`) and corrects them by what it sees.
+The router knows nothing of this: it fits its own shape (`orchestrator.router.cost`) to the few points that a worker measures before it
+is ready, and corrects that by what it sees.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from orchestrator.router.cost import Shape
+from workers.wire import Cost
+
+# The shapes of `workers.costs`, which cannot be imported without numpy.
+_WORKER_LENGTHS: Final = (8, 16, 32, 64, 128, 256, 512)
+_WORKER_BATCHES: Final = (1, 2, 8)
+_WORKER_TOKENS: Final = 1024
 
 VERSION: Final = 1
 REMOTE_FACTOR: Final = 1.25
@@ -180,31 +186,14 @@ class TrueCosts:
             scaled *= surface.seconds(*there) / self._scaling.seconds(self._surfaces[1].seconds(*there), threads)
         return scaled * remote
 
-    def shape(self, threads: int, crosses_nodes: bool = False) -> Shape:
-        """The router's three parameters as a measurement at start would fit them: least squares of the relative error over lengths
-        of 8 to 512 tokens and batches of 1, 2 and 8."""
-        rows = []
-        for n in (1, 2, 8):
-            for length in (8, 16, 32, 64, 128, 256, 384, 512):
-                seconds = self.seconds(threads, crosses_nodes, n, length)
-                rows.append(((1.0 / seconds, n * length / seconds, n * length * length / seconds), 1.0))
-        call, token, square = _non_negative(rows)
-        return Shape(call, token, square)
-
-
-class Believed:
-    """What the router believes at the start (`orchestrator.router.cost.CostTable`): shapes fitted to the measured points."""
-
-    def __init__(self, costs: TrueCosts, crossing: frozenset[str] = frozenset()) -> None:
-        self._costs = costs
-        self._crossing = crossing
-        self._shapes: dict[tuple[int, bool], Shape] = {}
-
-    def shape(self, instance: str, threads: int) -> Shape:
-        key = (threads, instance in self._crossing)
-        if key not in self._shapes:
-            self._shapes[key] = self._costs.shape(*key)
-        return self._shapes[key]
+    def measured(self, threads: int, crosses_nodes: bool, longest: int) -> tuple[Cost, ...]:
+        """What a worker of this size would have measured before it was ready, on a machine with nothing else to do."""
+        return tuple(
+            Cost(length, n, self.seconds(threads, crosses_nodes, n, length))
+            for n in _WORKER_BATCHES
+            for length in _WORKER_LENGTHS
+            if length <= longest and (n == 1 or n * length <= _WORKER_TOKENS)
+        )
 
 
 def decode_costs(raw: bytes, name: str) -> CostFile:

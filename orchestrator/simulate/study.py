@@ -10,7 +10,7 @@ from orchestrator.bench.rows import LoadRow
 from orchestrator.plan.model import Plan, Policy
 from orchestrator.plan.solve import PlanRequest, plan
 from orchestrator.router.core import RouterCore
-from orchestrator.simulate.costs import Believed, TrueCosts
+from orchestrator.simulate.costs import TrueCosts
 from orchestrator.simulate.traffic import Traffic
 from orchestrator.simulate.world import Settings, World, crossing_instances
 from topology.model import Machine
@@ -22,7 +22,7 @@ class Study(msgspec.Struct, frozen=True):
     """Its policy is replaced by each that is compared."""
     costs: TrueCosts
     believes_measured: bool = True
-    """Whether the router starts with costs that were measured; else with its defaults. It corrects either."""
+    """Whether workers measure before they are ready; else the router starts with its defaults. It corrects either."""
 
     def plan_for(self, policy: Policy) -> Plan:
         """PlanError if what is asked cannot be placed."""
@@ -36,8 +36,9 @@ class Study(msgspec.Struct, frozen=True):
     ) -> World:
         planned = self.plan_for(policy)
         crossing = self.crossing(planned)
-        believed = Believed(self.costs, crossing) if self.believes_measured else None
-        return World(planned, self.costs, traffic, settings, believed=believed, crossing=crossing, check=check)
+        return World(
+            planned, self.costs, traffic, settings, measured=self.believes_measured, crossing=crossing, check=check
+        )
 
     def compare(self, policies: Sequence[Policy], traffic: Traffic, settings: Settings) -> list[LoadRow]:
         """One row per policy."""

@@ -24,7 +24,6 @@ import msgspec
 from orchestrator.bench.rows import InstanceRow, LoadRow, latency
 from orchestrator.plan.model import Plan, PlannedInstance
 from orchestrator.router.core import RouterCore
-from orchestrator.router.cost import CostTable
 from orchestrator.router.events import (
     BatchDone,
     Client,
@@ -101,7 +100,8 @@ class _Worker:
 
 
 class World:
-    """One run. `check` is called with the core after each event that it handled: for tests."""
+    """One run. `measured`: workers say with HELLO what batches cost, as they do; else the router starts with its defaults.
+    `check` is called with the core after each event that it handled: for tests."""
 
     def __init__(
         self,
@@ -110,16 +110,17 @@ class World:
         traffic: Traffic,
         settings: Settings,
         *,
-        believed: CostTable | None = None,
+        measured: bool = True,
         crossing: frozenset[str] = frozenset(),
         check: Callable[[RouterCore], None] | None = None,
     ) -> None:
-        self.core = RouterCore(plan, costs=believed)
+        self.core = RouterCore(plan)
         self._plan = plan
         self._costs = costs
         self._traffic = traffic
         self._settings = settings
         self._check = check
+        self._measured = measured
         self._workers: dict[str, _Worker] = {
             planned.name: _Worker(planned, planned.name in crossing, settings.slow.get(planned.name, 1.0))
             for planned in plan.instances
@@ -136,6 +137,8 @@ class World:
         """By request id, what is not answered yet."""
         self._coming = 0
         """Requests that are due later and known already."""
+        self._flying = 0
+        """Batches that are not back yet."""
         self._requests = 0
         self._latencies: dict[str, list[float]] = {}
         self._answered = self._good = 0
@@ -145,13 +148,15 @@ class World:
         self.events = 0
 
     def run(self) -> None:
-        """Until every request that came has been answered or refused."""
+        """Until every request that came has been answered or refused, and every batch is back."""
         for planned in self._plan.instances:
-            self._tell(WorkerHello(planned.name, 1, planned.max_seqlen), 0.0, 0.0)
+            worker = self._workers[planned.name]
+            costs = self._costs.measured(worker.threads, worker.crosses, planned.max_seqlen) if self._measured else ()
+            self._tell(WorkerHello(planned.name, 1, planned.max_seqlen, costs=costs), 0.0, 0.0)
         self._router_free = 0.0
         self._next_arrival()
         heap = self._heap
-        while self._open or self._coming:
+        while self._open or self._coming or self._flying:
             if not heap:
                 raise AssertionError(f"nothing happens any more, and {len(self._open)} requests have no answer")
             self.now, _, happens, what = heappop(heap)
@@ -210,6 +215,7 @@ class World:
         self._tell(request, now, self._settings.delays.submit)
 
     def _done(self, now: Seconds, done: BatchDone) -> None:
+        self._flying -= 1
         delays = self._settings.delays
         self._tell(done, now, delays.done + delays.reply * done.rows)
 
@@ -236,6 +242,7 @@ class World:
         for action in self.core.handle(event, now):
             match action:
                 case Dispatch():
+                    self._flying += 1
                     self._at(leaves + delays.back, self._deliver, action.flight)
                 case Reply():
                     if not action.request.unsettled:

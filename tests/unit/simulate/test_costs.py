@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.router.cost import Shape
+from orchestrator.router.cost import Shape, fitted
 from orchestrator.simulate import costs as module
 from orchestrator.simulate.costs import (
-    Believed,
     CostError,
     CostFile,
     Point,
@@ -80,21 +79,16 @@ def test_cores_on_two_nodes_are_slower_by_the_remote_factor() -> None:
     assert costs.seconds(2, True, 1, 10) == pytest.approx(1.5 * costs.seconds(2, False, 1, 10))
 
 
-def test_the_router_believes_the_shape_that_made_the_points() -> None:
+def test_the_router_fits_what_workers_measure_to_the_shape_that_made_the_points() -> None:
     shape = Shape(1e-3, 2e-5, 3e-8)
-    costs = TrueCosts(
-        file(
-            [
-                Point(1, n, length, shape.seconds(length, n))
-                for n in (1, 2, 8)
-                for length in (8, 16, 32, 64, 128, 256, 384, 512)
-            ]
-        )
-    )
-    believed = Believed(costs).shape("any", 1)
-    assert believed.call == pytest.approx(1e-3, rel=1e-3)
-    assert believed.token == pytest.approx(2e-5, rel=1e-3)
-    assert believed.square == pytest.approx(3e-8, rel=1e-3)
+    lengths = (8, 16, 32, 64, 128, 256, 512)
+    costs = TrueCosts(file([Point(1, n, length, shape.seconds(length, n)) for n in (1, 2, 8) for length in lengths]))
+    points = costs.measured(1, False, 384)
+    assert max(point.length for point in points) == 256
+    assert max(point.length * point.n for point in points) <= 1024
+    found = fitted(points)
+    assert found is not None
+    assert (found.call, found.token, found.square) == pytest.approx((1e-3, 2e-5, 3e-8), rel=1e-3)
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)

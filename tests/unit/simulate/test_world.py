@@ -12,7 +12,7 @@ from orchestrator.config.schema import Policy
 from orchestrator.plan.model import Plan
 from orchestrator.router.core import RouterCore
 from orchestrator.router.invariants import validate
-from orchestrator.simulate.costs import Believed, TrueCosts
+from orchestrator.simulate.costs import TrueCosts
 from orchestrator.simulate.mixes import MIXES
 from orchestrator.simulate.traffic import ClosedLoop, OpenLoop, Trace
 from orchestrator.simulate.world import Delays, Settings, World, capacity
@@ -126,7 +126,6 @@ def test_spilled_is_what_a_larger_instance_took_and_stolen_what_a_smaller_one_di
     def taken(*arrivals: tuple[float, int]) -> tuple[int | None, int | None]:
         world = World(
             planned("by-seqlen", *TWO), costs, trace(*arrivals), Settings(seconds=1.0, noise=0.0, delays=no_delays),
-            believed=Believed(costs),
         )  # fmt: skip
         world.run()
         row = world.row("x")
@@ -207,7 +206,6 @@ def test_a_slow_instance_gets_less_although_nobody_said_so(costs: TrueCosts, pla
         costs,
         OpenLoop(60.0, MIXES["mixed"], 10.0),
         Settings(seconds=10.0, slow={"b": 4.0}),
-        believed=Believed(costs),
     )
     world.run()
     fast, slow = world.row("x").instances
