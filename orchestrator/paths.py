@@ -17,7 +17,9 @@ class PathError(Exception):
 
 def runtime_folder(chosen: str | None, environment: Mapping[str, str], uid: int) -> Path:
     """The folder of sockets and lock: the option, $ORCHESTRATOR_RUNTIME_DIR, systemd's $RUNTIME_DIRECTORY, else the user's own."""
-    named = chosen or environment.get("ORCHESTRATOR_RUNTIME_DIR") or environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    named = (
+        chosen or environment.get("ORCHESTRATOR_RUNTIME_DIR") or environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    )
     if named:
         return Path(named).absolute()
     if uid == 0:
@@ -38,12 +40,16 @@ def cache_folder(chosen: str | None, environment: Mapping[str, str]) -> Path:
 def claim_runtime_folder(folder: Path) -> None:
     """Makes the folder, mode 0700, ours. PathError if it cannot be or belongs to somebody else."""
     if len(str(folder / "control.sock")) > LONGEST_SOCKET_PATH:
-        raise PathError(f"{folder}: too long for a unix socket (at most {LONGEST_SOCKET_PATH} bytes); name a shorter --runtime-dir")
+        raise PathError(
+            f"{folder}: too long for a unix socket (at most {LONGEST_SOCKET_PATH} bytes); name a shorter --runtime-dir"
+        )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise PathError(f"{folder}: {error.strerror}; name another with --runtime-dir or $ORCHESTRATOR_RUNTIME_DIR") from None
+        raise PathError(
+            f"{folder}: {error.strerror}; name another with --runtime-dir or $ORCHESTRATOR_RUNTIME_DIR"
+        ) from None
     if not stat.S_ISDIR(found.st_mode):
         raise PathError(f"{folder}: not a folder; name another with --runtime-dir")
     if found.st_uid != os.getuid():
