@@ -141,21 +141,21 @@ class RouterCore:
         lengths = request.lengths
         longest = lengths[0] if len(lengths) == 1 else max(lengths)
         refused = refusal(request, longest, self._limits, ledger.counts.queued)
-        full = refused is not None and refused.reason == "queue_full"
-        if request.timeout_ms and (refused is None or full):
-            request.deadline = now + request.timeout_ms * 1e-3
-            refused = self._too_late(request, longest, now) or refused
-        if full and refused is not None and refused.reason == "queue_full" and self._make_room(request, actions):
-            refused = None
-        if refused is not None:
+        timeout_ms = request.timeout_ms
+        if timeout_ms:
+            request.deadline = now + timeout_ms * 1e-3
+            if timeout_ms <= self._ample_ms or now >= self._next_outlook:
+                refused = self._too_late(request, longest, now, refused)
+        if refused is not None and (refused.reason != "queue_full" or not self._make_room(request, actions)):
             self._turn_away(request, refused, actions)
             return
         roster = self.roster
         items = ledger.open(request, now)
         if len(items) == 1:
+            item = items[0]
             lane = roster.lane_of(longest)
-            items[0].lane = lane.index
-            lane.queue.push(items[0])
+            item.lane = lane.index
+            lane.queue.push(item)
             self._dispatcher.pump(lane, now, actions)
             return
         touched = set()
@@ -182,16 +182,21 @@ class RouterCore:
             self._refuse(newest.request, "queue_full", message, actions, retry)
         return True
 
-    def _too_late(self, request: Request, longest: int, now: Seconds) -> Refusal | None:
-        """Predicts only where the deadline is not ample anyway: with the gateway's default of a minute it nearly always is."""
+    def _too_late(self, request: Request, longest: int, now: Seconds, refused: Refusal | None) -> Refusal | None:
+        """Predicts only where the deadline is not ample anyway: with the gateway's default of a minute it nearly always is.
+
+        `refused`: what speaks against the request so far. A deadline that cannot be met goes before a full queue.
+        """
+        if refused is not None and refused.reason != "queue_full":
+            return refused
         if now >= self._next_outlook:
             self._next_outlook = now + _OUTLOOK_SECONDS
             backlog = self.roster.backlog_seconds()
             slowest = max((one.predictor.seconds(one.holds, 1) for one in self.roster.instances.values()), default=0.0)
             self._ample_ms = 0.0 if backlog == inf else _AMPLE * 1e3 * (backlog + slowest)
         if request.timeout_ms > self._ample_ms:
-            return None
-        return too_late(request, earliest_finish(self.roster.lanes, longest, now), now)
+            return refused
+        return too_late(request, earliest_finish(self.roster.lanes, longest, now), now) or refused
 
     def _turn_away(self, request: Request, refused: Refusal, actions: list[Action]) -> None:
         self.ledger.turn_away(request, refused.reason)
@@ -236,10 +241,12 @@ class RouterCore:
             if not request.unsettled:
                 continue
             counts.answered(now - request.arrived)
-            request.unsettled -= 1
             if len(request.lengths) == 1:
                 actions.append(Reply(request, [item], [row], flight, infer_us))
-            elif (reply := gathered.get(id(request))) is not None:
+                self.ledger.forget(request)
+                continue
+            request.unsettled -= 1
+            if (reply := gathered.get(id(request))) is not None:
                 reply.items.append(item)
                 reply.rows.append(row)
             else:

@@ -43,8 +43,8 @@ class Dispatcher:
                 if self._start_at_home(lane, now, actions):
                     continue
             if (
-                roster.rules.steals
-                and roster.idle > len(lane.idle)
+                roster.idle > len(lane.idle)
+                and roster.rules.steals
                 and now >= lane.steal_due
                 and self._start_elsewhere(lane, now, actions)
             ):
@@ -69,7 +69,7 @@ class Dispatcher:
             self.pump(lane, now, actions)
         if instance.running is not None:
             due = prefetch_from(instance)
-            if due <= now and queue.size and queue.oldest(instance.classes) is not None:
+            if due <= now and queue.size and queue.has(instance.classes):
                 self._launch(instance, lane, now, actions)
                 due = prefetch_from(instance)
             if due < lane.prefetch_due:
@@ -174,7 +174,7 @@ class Dispatcher:
         best_due = due = inf
         for home in lane.homes:
             at = prefetch_from(home)
-            if at <= now and at < best_due and lane.queue.oldest(home.classes) is not None:
+            if at <= now and at < best_due and lane.queue.has(home.classes):
                 best, best_due, at = home, at, best_due
             if at < due:
                 due = at

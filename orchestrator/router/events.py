@@ -61,6 +61,8 @@ class Request(msgspec.Struct, gc=False, eq=False):
     items: list[Item] = []
     tenant: int = 0
     """Who asks, as the gateway tells them apart (API key, address); 0 = the client itself."""
+    tenancy: Any = None
+    """The ledger's: how many requests of the tenant are in progress."""
     flow: int = 0
     """Stands for tenant and priority while the request is in progress."""
     turn: Seconds = 0.0

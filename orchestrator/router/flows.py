@@ -35,37 +35,47 @@ _OWN_SLOTS: Final = 64
 _SHARED_SLOTS: Final = 16
 
 
+class Tenancy:
+    """A tenant with requests in progress."""
+
+    __slots__ = ("key", "number", "requests")
+
+    def __init__(self, key: int | bytes, number: int) -> None:
+        self.key = key
+        self.number = number
+        self.requests = 0
+
+
 class Tenants:
     """Numbers for those whose requests are in progress, used again when they have none."""
 
     def __init__(self) -> None:
-        self._known: dict[int | bytes, list[int]] = {}
-        """Tag or client → [number, requests in progress]."""
+        self._known: dict[int | bytes, Tenancy] = {}
         self._free = list(range(_OWN_SLOTS - 1, -1, -1))
 
-    def enter(self, request: Request) -> int:
-        """The flow of a request that comes in: a number that stands for its tenant and its class."""
+    def enter(self, request: Request) -> None:
+        """Gives a request that comes in its flow: a number that stands for its tenant and its class."""
         key: int | bytes = request.tenant or request.client
-        known = self._known.get(key)
-        if known is None:
+        tenancy = self._known.get(key)
+        if tenancy is None:
             shared = _OWN_SLOTS + (crc32(key) if isinstance(key, bytes) else key) % _SHARED_SLOTS
-            self._known[key] = known = [self._free.pop() if self._free else shared, 0]
-        known[1] += 1
-        return known[0] * CLASSES + request.priority
+            self._known[key] = tenancy = Tenancy(key, self._free.pop() if self._free else shared)
+        tenancy.requests += 1
+        request.tenancy = tenancy
+        request.flow = tenancy.number * CLASSES + request.priority
 
     def flow_of(self, request: Request) -> int | None:
         """The flow a request would get; None if nothing of its tenant is in progress."""
-        known = self._known.get(request.tenant or request.client)
-        return None if known is None else known[0] * CLASSES + request.priority
+        tenancy = self._known.get(request.tenant or request.client)
+        return None if tenancy is None else tenancy.number * CLASSES + request.priority
 
     def leave(self, request: Request) -> None:
-        key: int | bytes = request.tenant or request.client
-        known = self._known[key]
-        known[1] -= 1
-        if not known[1]:
-            del self._known[key]
-            if known[0] < _OWN_SLOTS:
-                self._free.append(known[0])
+        tenancy: Tenancy = request.tenancy
+        tenancy.requests -= 1
+        if not tenancy.requests:
+            del self._known[tenancy.key]
+            if tenancy.number < _OWN_SLOTS:
+                self._free.append(tenancy.number)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -141,6 +151,12 @@ class FlowQueue:
         found = self._next(classes)
         return None if found is None else found.queue.oldest(classes)
 
+    def has(self, classes: int) -> bool:
+        """Whether anything waits in these classes of lengths."""
+        if self._only is not None:
+            return self._only.queue.has(classes)
+        return any(flow.queue.has(classes) for flow in self._active)
+
     def take(
         self, classes: int, shape: Shape, *, max_tokens: int, max_n: int = MAX_BATCH, max_seconds: Seconds = inf
     ) -> list[Item]:
@@ -167,10 +183,13 @@ class FlowQueue:
     ) -> None:
         """Fills a batch that its own flow could not fill."""
         others = [flow for flow in self._active if flow is not first and flow.urgency <= first.urgency]
+        longest = max([item.length for item in batch])
         for flow in sorted(others, key=_order):
+            if len(batch) >= max_n or longest * (len(batch) + 1) > max_tokens:
+                return
             queue = flow.queue
             size, tokens, squares = queue.size, queue.tokens, queue.squares
-            queue.join(batch, shape, max_tokens=max_tokens, max_n=max_n, max_seconds=max_seconds)
+            longest = queue.join(batch, longest, shape, max_tokens=max_tokens, max_n=max_n, max_seconds=max_seconds)
             flow.start += _work(shape, size - queue.size, tokens - queue.tokens, squares - queue.squares)
             if not flow.queue.size:
                 self._rest(flow)
@@ -233,16 +252,17 @@ class FlowQueue:
         if self._only is not None:
             return self._only if self._only.queue.oldest(classes) is not None else None
         chosen: list[Flow | None] = [None] * CLASSES
-        turns = [inf] * CLASSES
         for flow in self._active:
-            head = flow.queue.oldest(classes)
-            if head is None:
-                continue
             best = chosen[flow.urgency]
-            if best is None or flow.start < best.start or (flow.start == best.start and flow.key < best.key):
+            if (best is None or (flow.start, flow.key) < (best.start, best.key)) and flow.queue.has(classes):
                 chosen[flow.urgency] = flow
-                turns[flow.urgency] = head.request.turn
-        return chosen[turns.index(min(turns))]
+        first, turn = None, inf
+        for candidate in chosen:
+            if candidate is not None:
+                head = candidate.queue.oldest(classes)
+                if head is not None and head.request.turn < turn:
+                    first, turn = candidate, head.request.turn
+        return first
 
     def validate(self) -> None:
         """AssertionError if the counts or the order are wrong. For tests: O(n log n)."""

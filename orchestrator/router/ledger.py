@@ -62,7 +62,7 @@ class Ledger:
         request.arrived = now
         request.unsettled = n
         request.turn = now + HEAD_START_SECONDS[request.priority]
-        request.flow = self.tenants.enter(request)
+        self.tenants.enter(request)
         if request.deadline < self.next_deadline:
             self.next_deadline = request.deadline
         self.requests[request.client, request.request_id] = request

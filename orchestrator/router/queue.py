@@ -12,6 +12,7 @@ kept, the bins are swept. A requeued one goes to the front, and to its place by 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from math import inf
@@ -33,10 +34,11 @@ MAX_BATCH: Final = 1024
 class LengthQueue:
     """Sequences that wait, by class of length. The caller marks an item SETTLED before `forget`."""
 
-    __slots__ = ("_bins", "_classes", "_dead", "_mask", "size", "squares", "tokens")
+    __slots__ = ("_bins", "_classes", "_dead", "_limits", "_mask", "size", "squares", "tokens")
 
     def __init__(self, classes: LengthClasses) -> None:
         self._classes = classes
+        self._limits = classes.limits
         self._bins: list[deque[Item]] = [deque() for _ in classes.limits]
         self._mask = 0
         self._dead = 0
@@ -48,7 +50,7 @@ class LengthQueue:
 
     def push(self, item: Item) -> None:
         length = item.length
-        index = self._classes.of(length)
+        index = bisect_left(self._limits, length)
         self._bins[index].append(item)
         self._mask |= 1 << index
         self.size += 1
@@ -80,6 +82,10 @@ class LengthQueue:
         found = self._find(classes)
         return None if found < 0 else self._bins[found][0]
 
+    def has(self, classes: int) -> bool:
+        """Whether anything waits in these classes (a bit mask)."""
+        return self._find(classes) >= 0 if self._dead else bool(self._mask & classes)
+
     def take(
         self, classes: int, shape: Shape, *, max_tokens: int, max_n: int = MAX_BATCH, max_seconds: float = inf
     ) -> list[Item]:
@@ -105,14 +111,12 @@ class LengthQueue:
         return batch
 
     def join(
-        self, batch: list[Item], shape: Shape, *, max_tokens: int, max_n: int = MAX_BATCH, max_seconds: float = inf
-    ) -> None:
-        """Fills a batch that another queue of the same classes began."""
-        longest = max([item.length for item in batch])
-        self._fill(
-            batch, self._classes.of(longest), longest, shape.seconds(longest, len(batch)),
-            shape, max_tokens, max_n, max_seconds,
-        )  # fmt: skip
+        self, batch: list[Item], longest: int, shape: Shape, *, max_tokens: int, max_n: int, max_seconds: float
+    ) -> int:
+        """Fills a batch of up to `longest` tokens that another queue of the same classes began; how long it is then."""
+        index = bisect_left(self._limits, longest)
+        cost = shape.seconds(longest, len(batch))
+        return self._fill(batch, index, longest, cost, shape, max_tokens, max_n, max_seconds)
 
     def _fill(
         self,
@@ -124,8 +128,8 @@ class LengthQueue:
         max_tokens: int,
         max_n: int,
         max_seconds: float,
-    ) -> None:
-        """Lets join what pays, from bin `index` and the next shorter ones. The batch costs `cost` so far."""
+    ) -> int:
+        """Lets join what pays, from bin `index` and the next shorter ones. The batch costs `cost` so far. How long it is then."""
         call, token, square = shape.call, shape.token, shape.square
         n = started = len(batch)
         total = squares = 0
@@ -163,6 +167,7 @@ class LengthQueue:
         self.size -= n - started
         self.tokens -= total
         self.squares -= squares
+        return longest
 
     def forget(self, item: Item) -> None:
         """A sequence that waits here was settled by other means (cancelled, expired). `sweep` after the last one."""

@@ -29,6 +29,7 @@ class Roster:
         """Makes instances and lanes from a plan. The lanes are empty afterwards: drain them first."""
         self.plan = plan
         self.rules = RULES[plan.policy]
+        self._rotates = self.rules.lanes == "instance"
         for instance in self.instances.values():
             instance.planned = False
             instance.lane = None
@@ -115,7 +116,7 @@ class Roster:
 
     def lane_of(self, length: int) -> Lane:
         """Where a sequence of this length waits. LookupError if no instance holds it: refuse it first."""
-        if self.rules.lanes != "instance":
+        if not self._rotates:
             return self.lanes[self._lane_table[length]]
         return self._next_in_rotation(length)
 

@@ -34,7 +34,7 @@ class Waiting:
         items = []
         for length in lengths:
             request = Request(Client(b"c"), self.rank, [length], priority=priority, tenant=tenant, arrived=at)
-            request.flow = self.tenants.enter(request)
+            self.tenants.enter(request)
             request.turn = at + HEAD_START_SECONDS[priority]
             items.append(Item(request, 0, length, self.rank))
             self.queue.push(items[-1])
