@@ -24,10 +24,10 @@ import psutil
 from orchestrator.bench.load import LoadResult, closed_loop, embed_request
 from orchestrator.bench.overhead import Bare, bare_processes
 from orchestrator.bench.rows import InstanceRow, LoadRow, latency, table
-from orchestrator.bench.running import Running, running
+from orchestrator.bench.running import DidNotStart, Running, running
 from orchestrator.bench.texts import classed_texts, short_texts
 from orchestrator.config.schema import Policy
-from orchestrator.models import Prepared, prepare
+from orchestrator.models import ModelError, Prepared, prepare
 from orchestrator.paths import cache_folder
 from orchestrator.status import Status
 from topology.sysfs import read_machine
@@ -292,7 +292,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     cache = cache_folder(None, os.environ)
-    report = measure(args.policy, args.model, args.precision, args.engine, cache, args.seconds, args.rounds)
+    try:
+        report = measure(args.policy, args.model, args.precision, args.engine, cache, args.seconds, args.rounds)
+    except (ModelError, DidNotStart) as error:
+        print(f"bench-served: {error}", file=sys.stderr)
+        return 1
     print(msgspec.json.encode(report).decode() if args.json else printed(report))
     return 0
 
