@@ -324,6 +324,13 @@ def _check_rows(what: str, row_bytes: list[int], rows: Buffer, width: int) -> No
         raise WireError(f"{what}: rows of {row_bytes} bytes are no multiples of {width} floats")
 
 
+def batch_id_of(frame: Buffer) -> BatchId | None:
+    """The batch that a BATCH_RESULT, malformed behind its header or in its rows, is about; None if this is no such header."""
+    if len(frame) < _BATCH_RESULT.size or frame[0] != VERSION or frame[1] != BATCH_RESULT:
+        return None
+    return BatchId(_BATCH_RESULT.unpack_from(frame)[4])
+
+
 def encode_batch_failed(batch_id: int, message: str) -> bytes:
     return _ID.pack(VERSION, BATCH_FAILED, batch_id) + message.encode("utf-8", "replace")
 

@@ -228,12 +228,15 @@ class RouterLoop:
                     last = receive(_NOWAIT, copy=False)
                     rows = last.bytes
                 if last.more:
-                    self._malformed("worker", f"{2 + self._skip(socket)} frames, expected 1 or 2", identity)
+                    why = f"{2 + self._skip(socket)} frames, expected 1 or 2"
+                    self._malformed("worker", why, identity)
+                    self._unreadable(identity, frame, why)
                     continue
                 try:
                     self._from_worker(identity, frame, rows)
                 except wire.WireError as error:
                     self._malformed("worker", str(error), identity)
+                    self._unreadable(identity, frame, str(error))
         except zmq.Again:
             return
 
@@ -264,6 +267,13 @@ class RouterLoop:
             self._handle(WorkerLeft(peer.name, peer.incarnation), now)
         else:
             raise wire.WireError(f"kind {kind} is nothing that a worker sends")
+
+    def _unreadable(self, identity: bytes, frame: bytes, why: str) -> None:
+        """An answer that cannot be read ends its batch all the same: its worker will not answer it a second time."""
+        batch_id, peer = wire.batch_id_of(frame), self._peers.get(identity)
+        if batch_id is not None and peer is not None:
+            message = f"{peer.name} gave an answer that cannot be read: {why}"
+            self._handle(BatchFailed(peer.name, peer.incarnation, batch_id, message), self._clock())
 
     def _hello(self, identity: bytes, hello: wire.Hello) -> None:
         expected = identity_of(hello.name, hello.incarnation)

@@ -41,6 +41,8 @@ FROM_CLIENTS_WITH_AN_ID = {
     "a table longer than the frame": [GOOD[:16] + struct.pack("<I", 60_000) + GOOD[20:]],
     "an empty sequence": [wire.encode_submit(77, [0, 3], struct.pack("<3i", 1, 2, 3))],
     "a priority that does not exist": [GOOD[:3] + b"\x09" + GOOD[4:]],
+    "a tenant cut off": [GOOD[:2] + b"\x04" + GOOD[3:20]],
+    "a tenant where its tables should be": [GOOD[:2] + b"\x04" + GOOD[3:]],
     "a split beyond its sequence": [wire.encode_submit(77, [3], struct.pack("<3i", 1, 2, 3), splits=[3])],
 }
 
@@ -59,6 +61,9 @@ FROM_WORKERS = {
     "a hello that is no JSON": [wire.encode_bare(wire.HELLO) + b"{"],
     "a hello that is no UTF-8": [wire.encode_bare(wire.HELLO) + b'{"name": "\xff\xfe"}'],
     "a hello of the wrong shape": [wire.encode_json(wire.HELLO, {"name": 5})],
+    "a hello with costs of the wrong shape": [
+        wire.encode_json(wire.HELLO, {"name": "short-0", "incarnation": 1, "max_seqlen": 9, "pid": 1, "costs": [[1]]})
+    ],
     "a hello in another's name": [wire.encode_json(wire.HELLO, wire.Hello("long-0", 1, 512, 1))],
 }
 
@@ -137,6 +142,77 @@ def test_a_batch_answered_with_too_many_rows_is_refused_as_the_models_error(star
     worker.socket.send_multipart((meta, b"\0" * 16))
     refused = client.refused()
     assert (refused.request_id, refused.reason) == (5, "model_error")
+    serves(router, worker, client)
+
+
+ANSWERS_NOBODY_CAN_READ = {
+    "rows of another length than the table says": lambda batch: (result_of(batch, 8 * len(batch.lengths)), b"\0" * 7),
+    "rows that are no whole floats": lambda batch: (result_of(batch, 7 * len(batch.lengths)), b"\0" * 7),
+    "a table cut short": lambda batch: (result_of(batch, 8)[:-1], b"\0" * 8),
+    "no rows at all": lambda batch: (result_of(batch, 8),),
+    "a frame too many": lambda batch: (result_of(batch, 8), b"\0" * 8, b"more"),
+    "rows without width": lambda batch: (result_of(batch, 8, width=0), b"\0" * 8),
+}
+
+
+def result_of(batch: wire.Batch, row_bytes: int, width: int = 2) -> bytes:
+    return wire.encode_batch_result(batch.batch_id, [row_bytes], width=width, infer_us=1, per_token=False)
+
+
+@pytest.mark.parametrize("what", sorted(ANSWERS_NOBODY_CAN_READ))
+def test_an_answer_that_cannot_be_read_ends_its_batch_and_keeps_its_worker(start_router: Start, what: str) -> None:
+    router = start_router()
+    worker, client = router.worker("short-0"), router.client()
+    client.submit(5, [1])
+    worker.socket.send_multipart(ANSWERS_NOBODY_CAN_READ[what](worker.take()))
+    refused = client.refused()
+    assert (refused.request_id, refused.reason) == (5, "model_error")
+    assert "short-0 gave an answer that cannot be read" in refused.message
+    serves(router, worker, client)
+    report = router.report_when(lambda report: report.router.settled == 2)
+    assert (report.router.malformed_frames, report.router.in_flight) == (1, 0)
+
+
+def test_the_sequences_of_an_unreadable_batch_are_computed_once_more_one_by_one(start_router: Start) -> None:
+    router = start_router()
+    client = router.client()
+    client.submit(5, [1], [2], [3])
+    client.ping()
+    worker = router.worker("short-0")
+    batch = worker.take()
+    assert len(batch.lengths) == 3
+    worker.socket.send_multipart((result_of(batch, 24), b"\0" * 23))
+    answered = set()
+    for _ in range(3):
+        worker.answer(worker.take())
+        (position,) = client.result().positions
+        answered.add(position)
+    assert answered == {0, 1, 2}
+
+
+def test_urgent_requests_of_several_tenants_overtake_bulk_in_a_real_router(start_router: Start) -> None:
+    router = start_router()
+    client = router.client()
+    for request_id, (priority, tenant) in enumerate([(2, 1), (2, 1), (1, 1), (1, 2), (0, 1), (0, 2)]):
+        client.submit(request_id, [1] * 300, priority=priority, tenant=tenant)
+    client.ping()
+    worker = router.worker("long-0")
+    order = []
+    for _ in range(6):
+        worker.answer(worker.take())
+        order.append(client.result().request_id)
+    assert order == [4, 5, 2, 3, 0, 1]
+
+
+def test_ten_thousand_sequences_in_one_request_are_refused_with_the_limit_and_cost_nobody_else(
+    start_router: Start,
+) -> None:
+    router = start_router()
+    worker, client = router.worker("short-0"), router.client()
+    client.submit(5, *[[1]] * 10_000)
+    refused = client.refused()
+    assert (refused.request_id, refused.reason) == (5, "too_long")
+    assert "at most 1024" in refused.message
     serves(router, worker, client)
 
 
