@@ -45,7 +45,7 @@ def encode(
 
     def bias_of(relative: RelativeBias, length: int) -> np.ndarray:
         table = tensor(relative.name)
-        rows = [[table[_bucket(relative, key - query)] for key in range(length)] for query in range(length)]
+        rows = [[table[bucket_of(relative, key - query)] for key in range(length)] for query in range(length)]
         return np.array(rows, np.float32).transpose(2, 0, 1)
 
     def by_distance(disentangled: Disentangled, layer: Layer, q: np.ndarray, k: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ def encode(
         total = np.zeros((encoder.heads, len(q), len(k)), np.float32)
         for i in range(len(q)):
             for j in range(len(k)):
-                row = _clipped_row(disentangled, i - j)
+                row = row_of(disentangled, i - j)
                 if disentangled.key_of_distance:
                     total[:, i, j] += (q[i] * keys[row]).sum(axis=-1)
                 if disentangled.query_of_distance:
@@ -146,7 +146,7 @@ def _encode_modern(encoder: ModernBert, weights: Weights, ids: np.ndarray) -> np
     return norm("final_norm", value).astype(np.float32)
 
 
-def _bucket(relative: RelativeBias, distance: int) -> int:
+def bucket_of(relative: RelativeBias, distance: int) -> int:
     """One distance at a time, in words of its definition."""
     half = relative.buckets // 2
     exact = half // 2
@@ -158,7 +158,7 @@ def _bucket(relative: RelativeBias, distance: int) -> int:
     return side + min(half - 1, exact + int(share * np.float32(half - exact)))
 
 
-def _clipped_row(disentangled: Disentangled, distance: int) -> int:
+def row_of(disentangled: Disentangled, distance: int) -> int:
     """Of the table of distances, for place of the query − place of the key."""
     middle, bucket = disentangled.buckets // 2, distance
     if disentangled.buckets and abs(distance) > middle:

@@ -13,7 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.models import Prepared, prepare
+from orchestrator.models.build import disentangled
+from orchestrator.models.build.attention import buckets_of
+from orchestrator.models.build.disentangled import Disentangled
+from orchestrator.models.build.encoder import RelativeBias
 from orchestrator.models.digest import SourceFile, combined
+from orchestrator.models.reference import bucket_of, row_of
 from orchestrator.models.resolve import slug
 from orchestrator.models.verify import load, padded
 
@@ -93,6 +98,30 @@ def test_what_fills_the_padding_does_not_matter(
     if prepared.artefact.per_token:
         ours, theirs = ours[: len(text)], theirs[: len(text)]
     assert np.array_equal(ours, theirs)
+
+
+@given(buckets=st.integers(4, 256), span=st.integers(4, 600), distance=st.integers(-600, 600))
+def test_a_distance_of_deberta_has_a_row_of_the_table_and_its_opposite_the_mirrored_one(
+    buckets: int, span: int, distance: int
+) -> None:
+    farthest = buckets // 2 + span
+    table = Disentangled("table", None, buckets, buckets, farthest, True, True)
+    rows = disentangled.rows_of(table, np.array([distance, -distance]))
+    assert rows[0] == row_of(table, distance)
+    assert rows.min() >= 0
+    assert rows.max() < 2 * buckets
+    assert rows.sum() == 2 * buckets or rows.max() == 2 * buckets - 1
+
+
+@given(distance=st.integers(-100_000, 100_000))
+def test_a_distance_of_mpnet_has_a_bucket_on_its_side_and_never_one_nearer_than_a_shorter_one(distance: int) -> None:
+    relative = RelativeBias("table", 32, 128)
+    nearer = distance - 1 if distance > 0 else distance + 1
+    found = buckets_of(relative, np.array([distance, nearer]))
+    assert found[0] == bucket_of(relative, distance)
+    assert (found[0] >= 16) == (distance > 0)
+    if distance not in (0, 1):
+        assert found[0] >= found[1]
 
 
 @given(st.text())

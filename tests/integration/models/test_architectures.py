@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.models import ModelError, prepare, quantize
+from orchestrator.models import ModelError, prepare, quantize, torch_side
 from orchestrator.models.build import ARCHITECTURE_NAMES
 from orchestrator.models.settings import ARCHITECTURES
 from orchestrator.models.verify import cosine, load, padded
@@ -158,11 +158,28 @@ def test_an_architecture_in_int8_stays_close_to_fp32(tmp_path: Path, stored: dic
         ("albert", {"embedding_size": 8}, "word_embeddings.weight has shape [6000, 16], config.json asks for [6000, 8]"),
         ("electra-narrow", {"embedding_size": 32}, "word_embeddings.weight has shape [6000, 16], config.json asks for [6000, 32]"),
         ("electra", {"hidden_size": 64}, "embeddings_project.weight [64, 32] is missing"),
+        ("deberta-v3", {"relative_attention": False}, "relative_attention is false, supported: true"),
+        ("deberta-v3", {"pos_att_type": []}, "pos_att_type is [], supported: c2p, p2c, c2p|p2c"),
+        ("deberta-v3", {"pos_att_type": "p2p|c2p"}, "pos_att_type is 'p2p|c2p'"),
+        ("deberta-v3", {"conv_kernel_size": 3}, "conv_kernel_size is 3, supported: 0"),
+        ("deberta-v3", {"embedding_size": 16}, "embedding_size is 16, supported: 32, the hidden_size"),
+        ("deberta-v3", {"position_buckets": 2}, "position_buckets is 2, supported: 4 to 596"),
+        ("deberta-v3", {"position_buckets": 32}, "encoder.rel_embeddings.weight has shape [32, 32], config.json asks for [64, 32]"),
+        ("deberta-v3", {"share_att_key": False}, "attention.self.pos_key_proj.weight [32, 32] is missing"),
+        ("deberta-v3", {"type_vocab_size": 2}, "embeddings.token_type_embeddings.weight [2, 32] is missing"),
+        ("modernbert", {"rope_scaling": {"type": "yarn"}}, "rope_scaling is {'type': 'yarn'}, supported: null"),
+        ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rope_type of full_attention is yarn"),
+        ("modernbert", {"layer_types": ["full_attention"]}, "layer_types names 1 layers, num_hidden_layers is 4"),
+        ("modernbert", {"layer_types": ["causal"]}, "$.layer_types[0]"),
+        ("modernbert", {"num_attention_heads": 32}, "heads of 1 floats, and rotary embeddings turn pairs"),
+        ("modernbert", {"num_hidden_layers": 2}, "tensors of layer 3, config.json says 2 layers"),
+        ("modernbert", {"norm_bias": True}, "embeddings.norm.bias [32] is missing"),
     ],
 )  # fmt: skip
-def test_a_configuration_that_lies_about_the_weights_is_refused_by_what_contradicts_it(
-    tmp_path: Path, name: str, change: dict[str, Any], words: str
+def test_a_configuration_that_lies_about_the_weights_or_asks_for_more_is_refused_by_the_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, change: dict[str, Any], words: str
 ) -> None:
+    monkeypatch.setattr(torch_side, "installed", lambda: False)
     model = cases.write(tmp_path / name, name)
     (model / "config.json").write_text(json.dumps(cases.CASES[name]["config"] | change))
     with pytest.raises(ModelError) as raised:
