@@ -235,9 +235,7 @@ def thinned(calls: Sequence[np.ndarray], tokens: int) -> list[np.ndarray]:
     return list(calls[:: max(1, round(total / tokens))])
 
 
-def compensated(
-    weights: np.ndarray, steps: np.ndarray, gram: np.ndarray, bits: int = 8, block: int = 128
-) -> np.ndarray:
+def compensated(weights: np.ndarray, steps: np.ndarray, gram: np.ndarray, bits: int = 8, block: int = 64) -> np.ndarray:
     """int8 [inputs, outputs] with the least error over activations whose Gram matrix [inputs, inputs] is given; GPTQ."""
     inputs = len(weights)
     order = np.argsort(-np.diag(gram), kind="stable")
