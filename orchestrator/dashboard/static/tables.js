@@ -129,6 +129,7 @@ function factsOf(one) {
     ["Memory from", one.membind.length ? `node ${ranges(one.membind)}` : NONE],
     ["Verified notes", one.verified?.notes.join("; ") || NONE],
     ["Threads", `${one.threads}${one.verified ? `, ${one.verified.threads} in the kernel` : ""}`],
+    ["Computes", one.precision ? `${one.precision} on ${one.engine}` : NONE],
     ["Longest input", `${number(one.max_seqlen)} tokens`],
     ["Incarnation", `${number(one.incarnation)}, ready after ${one.ready_seconds === null ? NONE : `${number(one.ready_seconds)} s`}`],
     ["In flight", number(one.in_flight)],
