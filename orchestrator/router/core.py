@@ -333,7 +333,11 @@ class RouterCore:
         if event.costs and not instance.learn(event.costs):
             actions.append(Note(f"instance={event.name} costs ignored: {event.costs[:3]} are no measurements"))
         self.roster.rest(instance)
-        actions.append(Note(f"instance={event.name} connected incarnation={event.incarnation} pid={event.pid}"))
+        actions.append(
+            Note(
+                f"instance={event.name} connected incarnation={event.incarnation} pid={event.pid} costs={len(event.costs)}"
+            )
+        )
         if self.roster.reconfigure_instance(instance, event.max_seqlen):
             self._rebuild(self.roster.plan, actions)
         self.roster.spread()
