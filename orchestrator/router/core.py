@@ -196,7 +196,10 @@ class RouterCore:
             self._ample_ms = 0.0 if backlog == inf else _AMPLE * 1e3 * (backlog + slowest)
         if request.timeout_ms > self._ample_ms:
             return refused
-        return too_late(request, earliest_finish(self.roster.lanes, longest, now), now) or refused
+        flow = self.ledger.tenants.flow_of(request)
+        return (
+            too_late(request, earliest_finish(self.roster.lanes, longest, flow, request.priority, now), now) or refused
+        )
 
     def _turn_away(self, request: Request, refused: Refusal, actions: list[Action]) -> None:
         self.ledger.turn_away(request, refused.reason)

@@ -125,6 +125,20 @@ class FlowQueue:
             seconds += flow.queue.backlog(shape)
         return seconds
 
+    def ahead_of(self, key: int | None, priority: int, shape: Shape) -> Seconds:
+        """How much work goes before a sequence that a flow (None: one that is new) would add now, in units of `shape`.
+
+        All that is more urgent, and of each other flow of its class as much as its own flow has waiting: they take turns.
+        """
+        own = self._flows.get(key) if key is not None else None
+        mine = own.queue.backlog(shape) if own is not None else 0.0
+        seconds = mine
+        for flow in self._active:
+            if flow is not own and flow.urgency <= priority:
+                backlog = flow.queue.backlog(shape)
+                seconds += backlog if flow.urgency < priority else min(backlog, mine)
+        return seconds
+
     def push(self, item: Item) -> None:
         flow = self._flows.get(item.request.flow)
         if flow is None or not flow.queue.size:

@@ -54,6 +54,8 @@ class HomeOutlook(msgspec.Struct, frozen=True):
     """When the first of them is free; infinity without any."""
     through_at: Seconds
     """When they would be through with all that waits."""
+    speed: float = 0.0
+    """How many times as fast as their shape all of them are together."""
 
     @staticmethod
     def of(lane: Lane, now: Seconds) -> HomeOutlook:
@@ -65,7 +67,7 @@ class HomeOutlook(msgspec.Struct, frozen=True):
                 shape = home.predictor.shape
         if shape is None:
             return HomeOutlook(inf, inf)
-        return HomeOutlook(free, free + lane.queue.backlog(shape) / speed)
+        return HomeOutlook(free, free + lane.queue.backlog(shape) / speed, speed)
 
 
 def quickest(lane: Lane, length: int) -> Seconds:
@@ -92,11 +94,12 @@ def time_to_steal(thief: Instance, lane: Lane, item: Item, outlook: HomeOutlook,
     return spare if spare > alone else 0.0
 
 
-def earliest_finish(lanes: list[Lane], length: int, now: Seconds) -> Seconds:
+def earliest_finish(lanes: list[Lane], length: int, flow: int | None, priority: int, now: Seconds) -> Seconds:
     """The earliest time at which a sequence that arrives now could be answered; `now` where too little was observed.
 
-    Deliberately hopeful: it starts at once where anybody is free, or after the shortest of all lanes otherwise, so that what
-    is refused at the door could not have been served.
+    `flow` is that of its tenant and priority, None if the tenant has nothing in progress. Deliberately hopeful: it
+    starts at once where anybody is free, or after the shortest of all lanes otherwise, so that what is refused at the
+    door could not have been served.
     """
     best = inf
     for lane in lanes:
@@ -107,7 +110,8 @@ def earliest_finish(lanes: list[Lane], length: int, now: Seconds) -> Seconds:
             return now
         outlook = HomeOutlook.of(lane, now)
         # Batches gain against one at a time; half of it is more than they were ever seen to.
-        start = outlook.free_at + 0.5 * (outlook.through_at - outlook.free_at)
+        ahead = lane.queue.ahead_of(flow, priority, homes[0].predictor.shape)
+        start = outlook.free_at + 0.5 * ahead / outlook.speed
         best = min(best, start + quickest(lane, length))
     return now if best == inf else best
 

@@ -187,6 +187,49 @@ def test_the_check_of_the_flows_notices_what_is_lost() -> None:
         waiting.queue.validate()
 
 
+# ---- deadlines
+
+
+def test_a_deadline_is_judged_by_what_goes_before_the_request_and_not_by_what_it_overtakes(make_desk: Any) -> None:
+    desk = make_desk(ONE)
+    desk.hello("a")
+    for _ in range(10):  # until predictions are trusted
+        desk.submit(500)
+        desk.finish("a", seconds=0.1)
+    for _ in range(50):
+        desk.submit(500, priority=BULK, tenant=1)
+    in_time = [desk.submit(500, timeout_ms=1000, priority=priority, tenant=2) for priority in (INTERACTIVE, NORMAL)]
+    light = desk.submit(500, timeout_ms=1000, priority=BULK, tenant=3)
+    assert desk.refused() == []
+    heavy = desk.submit(500, timeout_ms=1000, priority=BULK, tenant=1)
+    assert desk.refused() == [(heavy.request_id, "deadline")]
+    assert {one.request_id for one in (*in_time, light)} <= {request for _, request in desk.core.ledger.requests}
+    for _ in range(4):
+        desk.finish("a", seconds=0.1)
+    answered = {request for request, _ in desk.answered()}
+    assert {one.request_id for one in in_time} <= answered, "and they were in time indeed"
+
+
+def test_what_goes_before_a_newcomer_is_the_more_urgent_and_a_fair_share_of_its_class() -> None:
+    waiting = Waiting()
+    waiting.put(1, *[100] * 9, priority=INTERACTIVE)
+    waiting.put(2, *[100] * 5)
+    mine = waiting.put(3, *[100] * 2)[0].request.flow
+    waiting.put(4, *[100] * 7, priority=BULK)
+    sequences = {
+        "normal, with two waiting": waiting.queue.ahead_of(mine, NORMAL, LINEAR) / 1e-4,
+        "normal, new": waiting.queue.ahead_of(None, NORMAL, LINEAR) / 1e-4,
+        "interactive, new": waiting.queue.ahead_of(None, INTERACTIVE, LINEAR) / 1e-4,
+        "bulk, new": waiting.queue.ahead_of(None, BULK, LINEAR) / 1e-4,
+    }
+    assert {what: round(number) for what, number in sequences.items()} == {
+        "normal, with two waiting": 9 + 2 + 2,
+        "normal, new": 9,
+        "interactive, new": 0,
+        "bulk, new": 9 + 5 + 2,
+    }
+
+
 # ---- a full queue
 
 
