@@ -37,13 +37,16 @@ def main() -> int:
     import numpy as np
     from tokenizers import Tokenizer
 
-    from workers.engines.onnxruntime import load
+    artefact = spec.worker.artefact
+    if artefact is not None and artefact.engine == "openvino":
+        from workers.engines.openvino import load
+    else:
+        from workers.engines.onnxruntime import load  # type: ignore[assignment]
 
     engine = load(spec.worker)
     tokenizer = Tokenizer.from_file(spec.tokenizer)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    artefact = spec.worker.artefact
     pad = artefact.pad_id if artefact else 0
     token_types = artefact is not None and artefact.token_types
     print("ready", flush=True)

@@ -26,11 +26,13 @@ from orchestrator.bench.bare import BareResult, BareSpec
 from orchestrator.bench.load import LoadResult, closed_loop, embed_request
 from orchestrator.bench.running import Running, running
 from orchestrator.bench.texts import short_texts
-from orchestrator.models import Prepared, prepare
+from orchestrator.models import ModelError, Prepared, prepare
+from orchestrator.models.choose import Wish
+from orchestrator.models.optimize import tune
 from orchestrator.paths import cache_folder
 from orchestrator.status import Status
 from topology.sysfs import read_machine
-from workers.spec import WorkerSpec
+from workers.spec import Artefact, WorkerSpec
 
 SEED = 20
 TEXTS = 64
@@ -39,10 +41,12 @@ TEXTS = 64
 class Bare:
     """One bare process; `start` and `result` apart, so that two can run at once."""
 
-    def __init__(self, prepared: Prepared, cpus: list[int], texts: list[str], batch: int = 1) -> None:
+    def __init__(
+        self, prepared: Prepared, artefact: Artefact, cpus: list[int], texts: list[str], batch: int = 1
+    ) -> None:
         spec = WorkerSpec(
             name="bare", incarnation=1, cpus=cpus, membind=[], nodes_on_machine=1, threads=len(cpus), endpoint="",
-            max_seqlen=prepared.status.max_seqlen, warmup=[], artefact=prepared.artefact,
+            max_seqlen=prepared.status.max_seqlen, warmup=[], artefact=artefact,
         )  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": str(len(cpus)), "TOKENIZERS_PARALLELISM": "false"}
         self._process = subprocess.Popen(
@@ -83,14 +87,34 @@ class Bare:
 
 @contextmanager
 def bare_processes(
-    prepared: Prepared, cores: Sequence[list[int]], texts: list[str], batch: int = 1
+    prepared: Prepared, artefacts: Sequence[Artefact], cores: Sequence[list[int]], texts: list[str], batch: int = 1
 ) -> Iterator[list[Bare]]:
-    started = [Bare(prepared, cpus, texts, batch) for cpus in cores]
+    """One on the cores of each instance, computing with what that instance computes with."""
+    started = [Bare(prepared, artefact, cpus, texts, batch) for artefact, cpus in zip(artefacts, cores, strict=True)]
     try:
         yield started
     finally:
         for one in started:
             one.close()
+
+
+def artefacts_of(
+    prepared: Prepared, status: Status, cache: Path, precision: str = "auto", engine: str = "auto"
+) -> list[Artefact]:
+    """What each running instance computes with: the same form of the model that the program chose for its bucket."""
+    tuned = tune(prepared, cache, Wish(precision, engine), None, lambda line: print(line, file=sys.stderr))
+    chosen = []
+    for one in status.instances:
+        low, high = (one.bucket.min, one.bucket.max) if one.bucket else (1, one.max_seqlen)
+        variant = tuned.choose(low, min(high, one.max_seqlen)).variant
+        if (one.precision, one.engine) != (variant.precision, variant.engine):
+            raise ModelError(
+                f"{one.name} runs {one.precision} on {one.engine}",
+                why=f"{variant.name} was chosen for its bucket here",
+                remedy="run the benchmark with the cache folder that the program uses",
+            )
+        chosen.append(variant.artefact(prepared.artefact, str(tuned.root)))
+    return chosen
 
 
 def cpu_seconds(status: Status) -> dict[str, float]:
@@ -121,7 +145,7 @@ def measure(cache: Path, seconds: float, rounds: int) -> dict[str, Any]:
         requests = [embed_request(*one.address, text) for text in texts]
         cpu, load = measure_cpu(one, requests, seconds * 2)
         served, bare, added, failures = [], [], [], dict(load.failures)
-        with bare_processes(prepared, cores, texts) as processes:
+        with bare_processes(prepared, artefacts_of(prepared, one.status(), cache), cores, texts) as processes:
             for _ in range(rounds):
                 for process in processes:
                     process.start(seconds)

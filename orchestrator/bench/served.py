@@ -22,7 +22,7 @@ import msgspec
 import psutil
 
 from orchestrator.bench.load import LoadResult, closed_loop, embed_request
-from orchestrator.bench.overhead import Bare, bare_processes
+from orchestrator.bench.overhead import Bare, artefacts_of, bare_processes
 from orchestrator.bench.rows import InstanceRow, LoadRow, latency, table
 from orchestrator.bench.running import DidNotStart, Running, running
 from orchestrator.bench.texts import classed_texts, short_texts
@@ -31,6 +31,7 @@ from orchestrator.models import ModelError, Prepared, prepare
 from orchestrator.paths import cache_folder
 from orchestrator.status import Status
 from topology.sysfs import read_machine
+from workers.spec import Artefact
 
 SEED = 23
 TEXTS = 400
@@ -66,8 +67,9 @@ class Report(msgspec.Struct, frozen=True):
     kernel: str
     cores: list[list[int]]
     model: str
-    precision: str
-    engine: str
+    precisions: list[str]
+    engines: list[str]
+    """Of each instance, and of the bare process on its cores."""
     policy: Policy
     seed: int
     seconds: float
@@ -184,12 +186,15 @@ def contestants(policy: Policy, arguments: Sequence[str], cache: Path) -> Iterat
 
 def compare(
     name: str, texts: Sequence[tuple[str, str]], ours: Running, rotating: Running, prepared: Prepared,
-    cores: Sequence[list[int]], policy: Policy, seconds: float, rounds: int,
+    artefacts: Sequence[Artefact], cores: Sequence[list[int]], policy: Policy, seconds: float, rounds: int,
 ) -> Comparison:  # fmt: skip
     words, kinds = [words for words, _ in texts], [kind for _, kind in texts]
     asked = {one: [embed_request(*one.address, each) for each in words] for one in (ours, rotating)}
     tallies = [_Tally("2 bare, batch 1"), _Tally("2 bare, batch 8"), _Tally(policy), _Tally("round-robin")]
-    with bare_processes(prepared, cores, words) as single, bare_processes(prepared, cores, words, 8) as eights:
+    with (
+        bare_processes(prepared, artefacts, cores, words) as single,
+        bare_processes(prepared, artefacts, cores, words, 8) as eights,
+    ):
         for one in (ours, rotating):  # the first batches of each shape, and the router's predictions
             closed_loop(*one.address, asked[one], IN_FLIGHT, 1.0)
         started = ours.status(), rotating.status()
@@ -221,14 +226,15 @@ def compare(
 def measure(
     policy: Policy, model: str | None, precision: str, engine: str, cache: Path, seconds: float, rounds: int
 ) -> Report:
-    prepared = prepare(model, precision=precision, engine=engine, max_seqlen=POSITIONS, cache=cache)
+    prepared = prepare(model, max_seqlen=POSITIONS, cache=cache)
     arguments = ["--precision", precision, "--engine", engine, *(["--model", model] if model else [])]
     mixed = classed_texts(SEED, TEXTS)
     short = [(words, "short") for words in short_texts(SEED, TEXTS)]
     with contestants(policy, arguments, cache) as (ours, rotating):
         cores = [instance.cpus for instance in ours.status().instances]
+        artefacts = artefacts_of(prepared, ours.status(), cache, precision, engine)
         loads = [
-            compare(name, texts, ours, rotating, prepared, cores, policy, seconds, rounds)
+            compare(name, texts, ours, rotating, prepared, artefacts, cores, policy, seconds, rounds)
             for name, texts in (("mixed", mixed), ("short", short))
         ]
         single = closed_loop(*ours.address, [embed_request(*ours.address, words) for words, _ in short], 1, seconds)
@@ -238,15 +244,15 @@ def measure(
             for code, count in row.refused.items():
                 failures[int(code)] = failures.get(int(code), 0) + count
     return Report(
-        read_machine().model_name, platform.release(), cores, prepared.status.id, prepared.status.precision,
-        prepared.status.engine, policy, SEED, seconds, rounds, loads, round(single.quantile(0.5) * 1e3, 3), failures,
+        read_machine().model_name, platform.release(), cores, prepared.status.id, [each.precision for each in artefacts],
+        [each.engine for each in artefacts], policy, SEED, seconds, rounds, loads, round(single.quantile(0.5) * 1e3, 3), failures,
     )  # fmt: skip
 
 
 def printed(report: Report) -> str:
     lines = [
         f"{report.machine}, kernel {report.kernel}, cores {report.cores}",
-        f"{report.model} {report.precision} on {report.engine}, {POSITIONS} positions, {IN_FLIGHT} in flight",
+        f"{report.model}, {_forms(report)}, {POSITIONS} positions, {IN_FLIGHT} in flight",
         f"{report.rounds} rounds of {report.seconds:g} s, seed {report.seed}",
     ]
     for each in report.loads:
@@ -274,6 +280,11 @@ def printed(report: Report) -> str:
     return "\n".join(lines)
 
 
+def _forms(report: Report) -> str:
+    pairs = zip(report.precisions, report.engines, strict=True)
+    return " and ".join(f"{precision} on {engine}" for precision, engine in pairs)
+
+
 def _over(ours: LoadRow, other: LoadRow, kind: str) -> float | None:
     mine, theirs = ours.classes.get(kind), other.classes.get(kind)
     if mine is None or theirs is None or mine.p99_ms is None or not theirs.p99_ms:
@@ -286,7 +297,7 @@ def main() -> int:
     parser.add_argument("--policy", choices=get_args(Policy), default="by-seqlen", help="the policy under test")
     parser.add_argument("--model", help="as of `orchestrator up`; omitted: the embedded one")
     parser.add_argument("--precision", default="auto", help="as of `orchestrator up`")
-    parser.add_argument("--engine", default="onnxruntime", help="as of `orchestrator up`")
+    parser.add_argument("--engine", default="auto", help="as of `orchestrator up`")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
     parser.add_argument("--rounds", type=int, default=5, help="each contestant's turns")
     parser.add_argument("--json", action="store_true")

@@ -18,12 +18,14 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.config.cores import usable_cores
-from orchestrator.models import ModelError, Prepared, prepare
+from orchestrator.models import ModelError, prepare
+from orchestrator.models.choose import Wish
+from orchestrator.models.optimize import tune
 from orchestrator.paths import cache_folder
 from orchestrator.simulate.costs import VERSION, CostFile, Point
 from topology.sysfs import read_machine
 from workers.bind import bind_cpus
-from workers.spec import WorkerSpec
+from workers.spec import Artefact, WorkerSpec
 
 LENGTHS = (8, 16, 32, 64, 128, 256, 384, 512)
 BATCHES = (1, 2, 4, 8)
@@ -33,23 +35,26 @@ MOST_TOKENS = 1024
 
 
 def measure(
-    prepared: Prepared, cpus: Sequence[int], threads: int, shapes: Sequence[tuple[int, int]], seconds: float
+    artefact: Artefact, cpus: Sequence[int], threads: int, shapes: Sequence[tuple[int, int]], seconds: float
 ) -> list[Point]:
     """The fastest run of each (batch, length), after one to warm up; about `seconds` in all."""
     import numpy as np
 
-    from workers.engines.onnxruntime import load
+    if artefact.engine == "openvino":
+        from workers.engines.openvino import load
+    else:
+        from workers.engines.onnxruntime import load  # type: ignore[assignment]
 
     chosen = list(cpus[:threads])
     bind_cpus(chosen)
     spec = WorkerSpec(
         name="measure", incarnation=1, cpus=chosen, membind=[], nodes_on_machine=1, threads=threads, endpoint="",
-        max_seqlen=max(length for _, length in shapes), warmup=[], artefact=prepared.artefact,
+        max_seqlen=max(length for _, length in shapes), warmup=[], artefact=artefact,
     )  # fmt: skip
     engine = load(spec)
     best: dict[tuple[int, int], float] = {}
-    types = prepared.artefact.token_types
-    vocabulary = prepared.artefact.vocab_size
+    types = artefact.token_types
+    vocabulary = artefact.vocab_size
     inputs = {
         (n, length): (
             (np.arange(n * length, dtype=np.int32).reshape(n, length) * 7919) % (vocabulary - 1) + 1,
@@ -76,6 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m orchestrator.simulate.measure", description=__doc__)
     parser.add_argument("--model", help="as of `orchestrator up`; omitted: the embedded one")
     parser.add_argument("--precision", default="auto", help="as of `orchestrator up`")
+    parser.add_argument("--engine", default="auto", help="as of `orchestrator up`")
     parser.add_argument("--max-seqlen", type=int, help="longest sequence; omitted: the model's")
     parser.add_argument("--seconds", type=float, default=20.0, help="per number of threads")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
@@ -83,9 +89,12 @@ def main() -> int:
     machine = read_machine(Path("/"))
     cpus = [core.pu for core in usable_cores(machine, {})]
     try:
-        prepared = prepare(
-            args.model, precision=args.precision, max_seqlen=args.max_seqlen, cache=cache_folder(None, os.environ)
+        cache = cache_folder(None, os.environ)
+        prepared = prepare(args.model, max_seqlen=args.max_seqlen, cache=cache)
+        tuned = tune(
+            prepared, cache, Wish(args.precision, args.engine), None, lambda line: print(line, file=sys.stderr)
         )
+        artefact = tuned.choose(1, prepared.status.max_seqlen).variant.artefact(prepared.artefact, str(tuned.root))
     except ModelError as error:
         print(f"cannot measure: {error}", file=sys.stderr)
         return 1
@@ -95,13 +104,13 @@ def main() -> int:
     for threads in THREADS:
         if threads <= len(cpus):
             print(f"measuring {len(shapes)} shapes with {threads} threads for {args.seconds:.0f} s", file=sys.stderr)
-            points += measure(prepared, cpus, threads, shapes, args.seconds)
+            points += measure(artefact, cpus, threads, shapes, args.seconds)
     file = CostFile(
         version=VERSION,
         model=prepared.status.id,
-        engine=prepared.artefact.engine,
-        engine_version=version(prepared.artefact.engine),
-        precision=prepared.artefact.precision,
+        engine=artefact.engine,
+        engine_version=version(artefact.engine),
+        precision=artefact.precision,
         cpu=machine.model_name,
         source=f"python -m orchestrator.simulate.measure --seconds {args.seconds:g}",
         points=points,
