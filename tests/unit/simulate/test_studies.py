@@ -55,7 +55,7 @@ def test_three_buckets_on_two_sockets_beat_one_instance(shorter: Any) -> None:
 
 
 def test_even_where_threads_scale_almost_perfectly_buckets_beat_one_instance(shorter: Any) -> None:
-    *_, one_full, three_full, one, three = commands("dual-socket.md")
+    *_, one_full, three_full, _, one, three = commands("dual-socket.md")
     alone, both = shorter(one_full, 3)["by-seqlen"], shorter(three_full, 3, "by-seqlen")["by-seqlen"]
     assert (
         1.4 <= both["per_second"] / alone["per_second"] < 2.0
