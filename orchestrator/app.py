@@ -134,6 +134,10 @@ def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims
         )
         how = "built" if prepared.built else "from the cache"
         say(f"model {prepared.status.id}: fp32 graph {how} in {prepared.seconds:.1f} s")
+        if layout.precision == "fp32" and layout.engine == "auto":
+            say(
+                "fp32 gives the model's own answers; --precision auto measures what bf16 and int8 gain on this CPU, and what they cost"
+            )
         wish = Wish(layout.precision, layout.engine, layout.min_cosine)
         tuned = tune(prepared, options.cache, wish, None, say)
     except ModelError as error:

@@ -43,8 +43,6 @@ class System:
         self.errors = self.log.open("wb")
         # Tests run beside one another, and beside whatever serves on this machine: each has the cores for itself.
         world = {**os.environ, "ORCHESTRATOR_CLAIM_SCOPE": str(runtime)[-60:], **environment}
-        if "--precision" not in arguments:  # answers are compared to four digits, whichever instance gives them
-            arguments = ("--precision", "fp32", *arguments)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.cli.main", "up", "--port", "0", "--runtime-dir", str(runtime),
              "--cache-dir", str(cache), *arguments],

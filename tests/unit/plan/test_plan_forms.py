@@ -31,6 +31,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def see(machine: Any) -> None:
         monkeypatch.setattr("orchestrator.cli.plan.read_machine", lambda _: machine)
+        monkeypatch.setattr("orchestrator.cli.plan.Claims.taken", lambda *_: {})
 
     return see
 
