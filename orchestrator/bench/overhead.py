@@ -136,16 +136,17 @@ def measure_cpu(one: Running, requests: list[bytes], seconds: float) -> tuple[di
     return {part: (after[part] - before[part]) / count * 1e6 for part in after}, load
 
 
-def measure(cache: Path, seconds: float, rounds: int) -> dict[str, Any]:
+def measure(cache: Path, seconds: float, rounds: int, precision: str) -> dict[str, Any]:
     prepared = prepare(None, cache=cache)
     texts = short_texts(SEED, TEXTS)
-    with running(["--instances", "2", "--precision", "fp32"], cache) as one:
+    with running(["--instances", "2", "--precision", precision], cache) as one:
         planned = one.status().instances
         cores = [instance.cpus for instance in planned]
         requests = [embed_request(*one.address, text) for text in texts]
         cpu, load = measure_cpu(one, requests, seconds * 2)
         served, bare, added, failures = [], [], [], dict(load.failures)
-        with bare_processes(prepared, artefacts_of(prepared, one.status(), cache), cores, texts) as processes:
+        artefacts = artefacts_of(prepared, one.status(), cache, precision)
+        with bare_processes(prepared, artefacts, cores, texts) as processes:
             for _ in range(rounds):
                 for process in processes:
                     process.start(seconds)
@@ -164,7 +165,7 @@ def measure(cache: Path, seconds: float, rounds: int) -> dict[str, Any]:
         "machine": read_machine().model_name,
         "kernel": platform.release(),
         "cores": cores,
-        "precision": prepared.status.precision,
+        "precision": "+".join(dict.fromkeys(each.precision or "fp32" for each in planned)),
         "seed": SEED,
         "seconds": seconds,
         "rounds": rounds,
@@ -199,9 +200,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m orchestrator.bench.overhead", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds; the median counts")
+    parser.add_argument(
+        "--precision", choices=("fp32", "int8", "bf16", "auto"), default="fp32", help="as of `orchestrator up`"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    figures = measure(cache_folder(None, os.environ), args.seconds, args.rounds)
+    figures = measure(cache_folder(None, os.environ), args.seconds, args.rounds, args.precision)
     print(json.dumps(figures) if args.json else table(figures))
     return 0
 
