@@ -158,7 +158,7 @@ class Supervisor:
         if self._drain_asked.is_set():
             return
         self._ever_served = True
-        status = self.status()
+        status = self._publish()  # first the gateways: whoever is told that all is ready may ask them at once
         on_ready(status)
         self._notifier.send(READY="1", STATUS=_one_line(status))
         await self._drain_asked.wait()
@@ -358,14 +358,19 @@ class Supervisor:
             await self._either(self._publish_soon.wait(), within=PUBLISH_SECONDS)
             self._publish_soon.clear()
             self._what.chore()
-            self._observer.measure()
-            status = self.status()
-            body = msgspec.Raw(msgspec.json.encode(status))
-            for gateway in self._of("gateway"):
-                self._send(gateway.name, StateMessage(body))
-            if self._ever_served:
-                self._notifier.send(STATUS=_one_line(status))
+            self._publish()
             await asyncio.sleep(TICK_SECONDS)  # several changes at once make one document
+
+    def _publish(self) -> Status:
+        """Tells every gateway how all are."""
+        self._observer.measure()
+        status = self.status()
+        body = msgspec.Raw(msgspec.json.encode(status))
+        for gateway in self._of("gateway"):
+            self._send(gateway.name, StateMessage(body))
+        if self._ever_served:
+            self._notifier.send(STATUS=_one_line(status))
+        return status
 
     @staticmethod
     async def _either(*waits: Coroutine[Any, Any, Any], within: float | None = None) -> None:

@@ -68,7 +68,9 @@ class Console:
             self.faults.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # while playwright's synchronous API is open it keeps a loop running, which others could not start
 def browser() -> Iterator[Browser]:
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if executable is None:

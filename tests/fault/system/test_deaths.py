@@ -102,13 +102,16 @@ def test_sigterm_under_load_answers_all_that_was_accepted_and_exits_0(
     system = start_system("--instances", "2")
     load = load_on(system)
     load.start(16)
-    load.until_answered(40)
+    load.until_answered(300)
     asked_at = time.monotonic()
     system.process.send_signal(signal.SIGTERM)
     assert system.process.wait(30) == 0, system.said()
     outcomes = load.stop()
-    before = [outcome for outcome in outcomes if outcome.sent_at < asked_at]
-    all_right(before)
+    # What was sent in the last moment may have come after the drain began: then it was not accepted, and was told so.
+    accepted = [outcome for outcome in outcomes if outcome.sent_at < asked_at - 0.1]
+    all_right(accepted)
+    assert len(accepted) >= 24
+    assert {outcome.code for outcome in outcomes if outcome.sent_at < asked_at} <= {200, 503}
     after = [outcome.code for outcome in outcomes if outcome.sent_at >= asked_at]
     assert set(after) <= {200, 503, "ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected"}
 
