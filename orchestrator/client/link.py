@@ -98,6 +98,7 @@ class _Outstanding(msgspec.Struct, gc=False):
     splits: list[int] | None
     priority: int
     tenant: int
+    pixels: bool
     deadline: float
     """math.inf = none."""
     after_ping: int
@@ -142,19 +143,22 @@ class Link:
         splits: list[int] | None = None,
         priority: int = wire.NORMAL,
         tenant: int = 0,
+        pixels: bool = False,
     ) -> tuple[RequestId, bytes]:
-        """A new request of `len(lengths)` sequences; `ids` are their int32 ids, one sequence after the other."""
+        """A new request of `len(lengths)` sequences; `ids` are their int32 ids, one sequence after the other, or with `pixels` the
+        float32 pixels of images of one size.
+        """
         request_id = RequestId(self._next_id)
         self._next_id += 1
         deadline = math.inf if timeout_seconds is None else now + timeout_seconds
         n = len(lengths)
         self._outstanding[request_id] = _Outstanding(
-            lengths, ids, splits, priority, tenant, deadline, self._token, [None] * n, n, 0, False, []
+            lengths, ids, splits, priority, tenant, pixels, deadline, self._token, [None] * n, n, 0, False, []
         )
         self.submitted += 1
         frame = wire.encode_submit(
             request_id, lengths, ids,
-            splits=splits, priority=priority, timeout_ms=_milliseconds(timeout_seconds), tenant=tenant,
+            splits=splits, priority=priority, timeout_ms=_milliseconds(timeout_seconds), tenant=tenant, pixels=pixels,
         )  # fmt: skip
         return request_id, frame
 
@@ -178,8 +182,32 @@ class Link:
         """How long the router has not answered a PING; infinite before the first answer."""
         return math.inf if self.last_pong is None else now - self.last_pong
 
-    def receive(self, frames: Sequence[bytes], now: float) -> Outcome | None:
-        """What a message of the router (all its frames) means; None if it changes nothing for the caller."""
+    def receive_all(self, frames: Sequence[bytes], now: float) -> list[Outcome]:
+        """What a message of the router (all its frames) means, a bundle of several RESULTs included."""
+        if len(frames) == 2 and len(frames[0]) > 1 and frames[0][1] == wire.BUNDLE:
+            return self._bundle(frames[0], frames[1])
+        outcome = self.receive(frames, now)
+        return [] if outcome is None else [outcome]
+
+    def _bundle(self, frame: bytes, rows: bytes) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        view, at = memoryview(rows), 0
+        try:
+            wire.kind_of(frame)
+            for meta in wire.decode_bundle(frame):
+                size = wire.rows_of(meta)
+                answered = self._result(wire.decode_result(meta, view[at : at + size]))
+                at += size
+                if answered is not None:
+                    outcomes.append(answered)
+            if at != len(view):
+                raise wire.WireError(f"bundle: {len(view) - at} bytes of rows are nobody's")
+        except wire.WireError:
+            self.malformed += 1  # what came before the fault stands
+        return outcomes
+
+    def receive(self, frames: Sequence[bytes | memoryview], now: float) -> Outcome | None:
+        """What a single message of the router means; None if it changes nothing for the caller."""
         try:
             kind = wire.kind_of(frames[0])
             if kind == wire.RESULT:
@@ -284,6 +312,7 @@ class Link:
                 wire.encode_submit(
                     request_id, one.lengths, one.ids,
                     splits=one.splits, priority=one.priority, timeout_ms=_milliseconds(timeout), tenant=one.tenant,
+                    pixels=one.pixels,
                 )
             )  # fmt: skip
         self.resubmitted += len(frames)

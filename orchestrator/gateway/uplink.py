@@ -26,6 +26,8 @@ GRACE_SECONDS = 0.02
 """The router's own verdict on a deadline is preferred to ours when it comes within this."""
 SILENT_SECONDS = 1.0
 """A router that has not answered for this long does not answer."""
+MOST_BUNDLED = 64
+"""Messages in one bundle: what a busy turn of the loop leaves, and never so much that the router's other clients wait."""
 BURST = 128
 """Messages taken in one go before the loop may serve its other sockets."""
 
@@ -84,6 +86,7 @@ class Uplink:
             splits=tokens.splits,
             priority=caller.priority,
             tenant=caller.tenant,
+            pixels=tokens.pixels,
         )
         future: asyncio.Future[Answered | Declined] = self._loop.create_future()
         self._waiting[request_id] = future
@@ -104,13 +107,14 @@ class Uplink:
         self._outgoing.append(frame)
 
     def _flush(self) -> None:
-        """Sends what the requests of this turn of the loop have left: one wake-up of ZeroMQ's thread for all of them."""
+        """Sends what the requests of this turn of the loop have left, as one message."""
         frames, self._outgoing = self._outgoing, []
         if self._socket.closed:
             return
-        for at, frame in enumerate(frames):
+        for at in range(0, len(frames), MOST_BUNDLED):
+            some = frames[at : at + MOST_BUNDLED]
             try:
-                self._socket.send(frame, zmq.NOBLOCK)
+                self._socket.send(some[0] if len(some) == 1 else wire.encode_bundle(some), zmq.NOBLOCK)
             except zmq.Again:  # the router has not read for thousands of messages
                 self._unsendable(frames[at:])
                 break
@@ -139,12 +143,12 @@ class Uplink:
             except zmq.Again:
                 self._draining = False
                 return
-            outcome = link.receive(frames, now)
-            if isinstance(outcome, Answered | Declined):
-                self._settle(outcome)
-            elif isinstance(outcome, Restarted):
-                for frame in outcome.frames:
-                    self._send(frame)
+            for outcome in link.receive_all(frames, now):
+                if isinstance(outcome, Answered | Declined):
+                    self._settle(outcome)
+                elif isinstance(outcome, Restarted):
+                    for frame in outcome.frames:
+                        self._send(frame)
         self._loop.call_soon(self._drain)
 
     def _settle(self, outcome: Answered | Declined) -> None:

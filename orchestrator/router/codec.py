@@ -17,16 +17,27 @@ class Tokens(msgspec.Struct, gc=False):
     starts: list[int] | None
     """Where each sequence begins, in bytes; None for a single one."""
     splits: list[int] | None
+    pixel_bytes: int = 0
+    """Of an image, where the payload is images; 0: it is token ids."""
 
 
-def request_from(client: bytes, frame: bytes) -> Request:
-    """The request of a SUBMIT. WireError if it does not decode."""
+def request_from(client: bytes, frame: wire.Buffer, expected: int = 0) -> Request:
+    """The request of a SUBMIT. WireError if it does not decode, or is not what the model reads.
+
+    `expected` is the bytes of one image, 0 where the model reads token ids.
+    """
     message = wire.decode_submit(frame)
     lengths = message.lengths
     starts = None
+    pixel_bytes = len(message.ids) // len(lengths) if message.pixels else 0
+    if pixel_bytes != expected:
+        sent = f"images of {pixel_bytes} bytes" if pixel_bytes else "token ids"
+        raise wire.WireError(
+            f"submit: {sent}; this model reads " + (f"images of {expected} bytes" if expected else "token ids")
+        )
     if len(lengths) > 1:
-        starts = [0, *accumulate(4 * length for length in lengths[:-1])]
-    tokens = Tokens(message.ids, starts, message.splits)
+        starts = [0, *accumulate(pixel_bytes or 4 * length for length in lengths[:-1])]
+    tokens = Tokens(message.ids, starts, message.splits, pixel_bytes)
     return Request(
         Client(client), message.request_id, lengths, message.timeout_ms, message.priority, tokens, tenant=message.tenant
     )
@@ -47,13 +58,14 @@ def batch_frame(action: Dispatch) -> bytes:
             parts.append(tokens.ids)
         else:
             start = tokens.starts[item.position]
-            parts.append(tokens.ids[start : start + 4 * length])
+            parts.append(tokens.ids[start : start + (tokens.pixel_bytes or 4 * length)])
         if tokens.splits is None:
             splits.append(0)
         else:
             splits.append(tokens.splits[item.position])
             paired = True
-    return wire.encode_batch(flight.batch_id, lengths, parts, splits=splits if paired else None)
+    pixels = flight.items[0].request.payload.pixel_bytes > 0
+    return wire.encode_batch(flight.batch_id, lengths, parts, splits=splits if paired else None, pixels=pixels)
 
 
 def reply_frames(

@@ -103,6 +103,8 @@ class RouterLoop:
         self._identities: dict[str, bytes] = {}
         """By name, the identity of the latest incarnation that the core has taken in."""
         self._troubles: deque[ClientGone | Undelivered] = deque()
+        self._bundlers: set[Client] = set()
+        """Clients that have sent a BUNDLE, and so take them."""
         """What went wrong while actions were performed; the core has not been told yet."""
         self._description = wire.encode_json(wire.DESCRIPTION, spec.description)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -184,10 +186,19 @@ class RouterLoop:
         except zmq.Again:
             return
 
-    def _from_client(self, client: bytes, frame: bytes) -> None:
+    def _from_client(self, client: bytes, frame: wire.Buffer) -> None:
         kind = wire.kind_of(frame)
         if kind == wire.SUBMIT:
-            self._handle(request_from(client, frame), self._clock())
+            self._handle(request_from(client, frame, self._spec.pixel_bytes), self._clock())
+        elif kind == wire.BUNDLE:
+            self._bundlers.add(Client(client))
+            for one in wire.decode_bundle(frame):
+                try:
+                    if wire.kind_of(one) == wire.BUNDLE:
+                        raise wire.WireError("a bundle in a bundle")
+                    self._from_client(client, one)
+                except wire.WireError as error:  # the others of the bundle are none the worse for it
+                    self._malformed("client", str(error), client, one)
         elif kind == wire.CANCEL:
             self._handle(Cancel(Client(client), wire.decode_id(frame)), self._clock())
         elif kind == wire.PING:
@@ -213,6 +224,7 @@ class RouterLoop:
             self.undelivered_replies += 1
             if error.errno == zmq.EHOSTUNREACH:
                 self._troubles.append(ClientGone(Client(client)))
+                self._bundlers.discard(Client(client))
 
     # ---- workers ------------------------------------------------------------------------------------------------
 
@@ -318,12 +330,34 @@ class RouterLoop:
         actions = self.core.handle(event, now)
         if actions:
             starts = row_starts(result) if result is not None else []
+            if result is not None and self._bundlers and len(actions) > 1:
+                actions = self._answer_bundlers(actions, result, starts)
             for action in actions:
                 self._perform(action, result, starts)
         while self._troubles:
             trouble = self._troubles.popleft()
             for action in self.core.handle(trouble, now):
                 self._perform(action, None, [])
+
+    def _answer_bundlers(self, actions: list[Action], result: wire.BatchResult, starts: list[int]) -> list[Action]:
+        """Sends the replies of one batch to one client as one message, where the client bundles; returns what is left to do."""
+        left: list[Action] = []
+        bundles: dict[Client, tuple[list[bytes], list[wire.Buffer]]] = {}
+        for action in actions:
+            if not isinstance(action, Reply) or action.request.client not in self._bundlers:
+                left.append(action)
+                continue
+            instance = self.core.roster.instances[action.flight.instance]
+            meta, rows = reply_frames(action, result, starts, instance.label, instance.bucket)
+            metas, parts = bundles.setdefault(action.request.client, ([], []))
+            metas.append(meta)
+            parts.append(rows)
+        for client, (metas, parts) in bundles.items():
+            if len(metas) == 1:
+                self._send_client(client, metas[0], parts[0])
+            else:
+                self._send_client(client, wire.encode_bundle(metas), b"".join(parts))
+        return left
 
     def _perform(self, action: Action, result: wire.BatchResult | None, starts: list[int]) -> None:
         match action:
@@ -387,7 +421,7 @@ class RouterLoop:
 
     # ---- what does not decode -----------------------------------------------------------------------------------
 
-    def _malformed(self, who: str, why: str, identity: bytes, submit: bytes | None = None) -> None:
+    def _malformed(self, who: str, why: str, identity: bytes, submit: wire.Buffer | None = None) -> None:
         """Counts a message and drops it. A SUBMIT that still names its request is refused, so that nobody waits for it."""
         self.malformed_frames += 1
         if self.malformed_frames & (self.malformed_frames - 1) == 0:  # the 1st, 2nd, 4th, 8th, …: a flood fills no disk

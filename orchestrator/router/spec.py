@@ -20,3 +20,5 @@ class RouterSpec(msgspec.Struct, frozen=True):
     cpus: list[int]
     """Its own CPUs (housekeeping)."""
     report_seconds: float = 1.0
+    pixel_bytes: int = 0
+    """Of one image, where the model reads images; 0: it reads token ids."""

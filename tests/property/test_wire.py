@@ -45,6 +45,30 @@ def test_a_batch_round_trips(one: tuple[list[int], bytes, list[int] | None], bat
     assert (back.batch_id, back.lengths, bytes(back.ids), back.splits) == (batch_id, lengths, ids, splits)
 
 
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=6), st.integers(1, 9), u64, u32, st.data())
+def test_images_round_trip_and_no_image_is_torn(
+    lengths: list[int], floats: int, number: int, tenant: int, data: st.DataObject
+) -> None:
+    body = data.draw(st.binary(min_size=4 * floats * len(lengths), max_size=4 * floats * len(lengths)))
+    frame = wire.encode_submit(number, lengths, body, tenant=tenant, pixels=True)
+    back = wire.decode_submit(frame)
+    assert (back.request_id, back.lengths, bytes(back.ids), back.tenant) == (number, lengths, body, tenant)
+    assert (back.pixels, back.splits) == (True, None)
+    batch_frame = wire.encode_batch(number, lengths, [body], pixels=True)
+    batch = wire.decode_batch(batch_frame)
+    assert (batch.batch_id, batch.lengths, bytes(batch.ids), batch.pixels) == (number, lengths, body, True)
+    for torn in (frame[: -data.draw(st.integers(1, 3))], frame[: -len(body)]):
+        with pytest.raises(wire.WireError, match="images of one size"):
+            wire.decode_submit(torn)
+
+
+def test_images_with_split_positions_are_refused() -> None:
+    frame = bytearray(wire.encode_submit(1, [3], b"\0" * 12, splits=[1]))
+    frame[2] |= wire.FLAG_PIXELS
+    with pytest.raises(wire.WireError, match="second segment"):
+        wire.decode_submit(frame)
+
+
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.integers(1, 4), u64, u32, st.booleans())
 def test_results_round_trip(rows: list[int], width: int, number: int, micros: int, per_token: bool) -> None:
     row_bytes = [count * width * 4 for count in rows]
@@ -74,6 +98,20 @@ def test_refusals_and_ids_round_trip(number: int, reason: str, retry: int, messa
     assert (batch, said) == (number, message.encode("utf-8", "replace").decode())
 
 
+@given(st.lists(st.binary(max_size=40), max_size=6), st.data())
+def test_a_bundle_gives_back_its_messages_and_a_torn_one_is_refused(messages: list[bytes], data: st.DataObject) -> None:
+    frame = wire.encode_bundle(messages)
+    assert wire.kind_of(frame) == wire.BUNDLE
+    assert [bytes(one) for one in wire.decode_bundle(frame)] == messages
+    ends = [2]
+    for message in messages:
+        ends.append(ends[-1] + 4 + len(message))
+    cut = data.draw(st.integers(2, len(frame)))
+    if cut not in ends:
+        with pytest.raises(wire.WireError, match="bundle"):
+            wire.decode_bundle(frame[:cut])
+
+
 def test_a_hello_round_trips() -> None:
     hello = wire.Hello("short-0", 3, 256, 4711)
     assert wire.decode_hello(wire.encode_json(wire.HELLO, hello)) == hello
@@ -87,6 +125,8 @@ DECODERS: list[Any] = [
     wire.decode_pong,
     wire.decode_batch_failed,
     wire.decode_hello,
+    wire.decode_bundle,
+    wire.rows_of,
     lambda frame: wire.decode_result(frame, frame),
     lambda frame: wire.decode_batch_result(frame, frame),
     wire.kind_of,

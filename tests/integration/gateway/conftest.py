@@ -162,7 +162,10 @@ class RouterDouble:
 
     def _handle(self, identity: bytes, frame: bytes) -> None:
         kind = wire.kind_of(frame)
-        if kind == wire.PING:
+        if kind == wire.BUNDLE:
+            for one in wire.decode_bundle(frame):
+                self._handle(identity, bytes(one))
+        elif kind == wire.PING:
             if self.answers_pings:
                 self._socket.send_multipart([identity, wire.encode_pong(wire.decode_id(frame), self.boot)])
                 self.pinged.set()

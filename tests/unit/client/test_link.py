@@ -255,3 +255,44 @@ def test_parts_of_different_widths_do_not_make_one_answer() -> None:
     )  # fmt: skip
     assert link.receive([head, bytes(8)], 0.2) is None
     assert link.malformed == 1
+
+
+def bundle(*messages: list[bytes]) -> list[bytes]:
+    return [wire.encode_bundle([meta for meta, _ in messages]), b"".join(rows for _, rows in messages)]
+
+
+def test_bundled_results_answer_each_request_with_its_own_rows() -> None:
+    link = connected()
+    first, _ = link.submit([1], ids(1), 0.0)
+    second, _ = link.submit([1, 1], ids(1, 2), 0.0)
+    third, _ = link.submit([1], ids(1), 0.0)
+    outcomes = link.receive_all(
+        bundle(result(third, [0], [3.0]), result(second, [1, 0], [22.0, 21.0]), result(first, [0], [1.0])), 0.1
+    )
+    answers = {one.request_id: one.matrix()[:, 0].tolist() for one in outcomes if isinstance(one, Answered)}
+    assert answers == {first: [1.0], second: [21.0, 22.0], third: [3.0]}
+    assert len(link) == 0
+    link.validate()
+
+
+def test_a_bundle_that_is_torn_answers_what_was_whole_and_is_counted() -> None:
+    link = connected()
+    first, _ = link.submit([1], ids(1), 0.0)
+    second, _ = link.submit([1], ids(1), 0.0)
+    frames = bundle(result(first, [0], [1.0]), result(second, [0], [2.0]))
+    outcomes = link.receive_all([frames[0], frames[1][:-4]], 0.1)
+    assert [one.request_id for one in outcomes if isinstance(one, Answered)] == [first]
+    assert (link.malformed, len(link)) == (1, 1)
+    link.receive_all([frames[0], frames[1] + b"more"], 0.1)
+    assert link.malformed == 2
+    link.validate()
+
+
+def test_what_is_no_bundle_comes_through_the_same_door() -> None:
+    link = connected()
+    request_id, _ = link.submit([1], ids(1), 0.0)
+    assert link.receive_all([b""], 0.1) == []
+    (answer,) = link.receive_all(result(request_id, [0], [1.0]), 0.1)
+    assert isinstance(answer, Answered)
+    assert link.receive_all([wire.encode_bundle([wire.encode_pong(1, 1)]), b""], 0.1) == []
+    assert link.malformed == 2
