@@ -59,6 +59,8 @@ class Tokens(msgspec.Struct, frozen=True, gc=False):
     """int32, one sequence after the other."""
     splits: list[int] | None = None
     """Where the second text of each pair begins, for models that tell the two by token types; 0 = it has none."""
+    pixels: bool = False
+    """`ids` are float32 images of one size, [channels, height, width] each; a length is what an image counts as."""
 
     @property
     def total(self) -> int:
