@@ -62,6 +62,7 @@ $(VENV)/.installed-reference: $(VENV)/.installed-test
 test-reference: $(VENV)/.installed-reference
 	PYTHONPATH=. $(BIN)/python tests/data/models/make_reference.py --compare
 	PYTHONPATH=. $(BIN)/python tests/data/tasks/make_reference.py --compare
+	PYTHONPATH=. $(BIN)/python tests/data/images/make_reference.py --compare
 	$(BIN)/pytest tests/integration/models/test_sources.py
 
 nightly: setup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import math
 import os
 import random
 import socket
@@ -142,9 +143,15 @@ def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims
         tuned = tune(prepared, options.cache, wish, None, say)
     except ModelError as error:
         raise AppError(str(error), unworkable=error.unworkable) from None
+    policy = layout.policy
+    if prepared.artefact.pixels is not None and policy == "by-seqlen":
+        policy = "shortest-completion"
+        say(
+            f"model {prepared.status.id}: all images count as {prepared.status.max_seqlen} tokens; no buckets by length"
+        )
     request = PlanRequest(
         instances=options.instances,
-        policy=layout.policy,
+        policy=policy,
         max_seqlen=prepared.status.max_seqlen,
         layout=layout if layout.instances or layout.housekeeping else None,
         batching=layout.batching,
@@ -335,6 +342,7 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
         plan=planned,
         description={"model": msgspec.to_builtins(prepared.status), "tokenizer": prepared.tokenizer},
         cpus=housekeeping.cpus,
+        pixel_bytes=4 * math.prod(prepared.artefact.pixels) if prepared.artefact.pixels is not None else 0,
     )
     limits = Limits(
         body_bytes=int(layout.limits.body_mb * (1 << 20)),
@@ -373,7 +381,11 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
             threads=instance.threads,
             endpoint=back,
             max_seqlen=instance.max_seqlen,
-            warmup=warmup_shapes(instance, planned.max_batch_tokens),
+            warmup=(
+                warmup_shapes(instance, planned.max_batch_tokens)
+                if prepared.artefact.pixels is None
+                else image_shapes(prepared.artefact, planned.max_batch_tokens)
+            ),
             costs=str(options.cache / "costs"),
             artefact=before.artefacts[instance.name],
         )
@@ -397,6 +409,11 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
         warnings=before.machine.warnings,
         chore=claims.attend,
     )
+
+
+def image_shapes(artefact: Artefact, max_batch_tokens: int) -> list[tuple[int, int]]:
+    """(batch, length): one image, and as many as a batch holds."""
+    return sorted({(1, artefact.positions), (max(1, max_batch_tokens // artefact.positions), artefact.positions)})
 
 
 def warmup_shapes(instance: PlannedInstance, max_batch_tokens: int) -> list[tuple[int, int]]:

@@ -227,6 +227,29 @@ class HeadStatus(msgspec.Struct, frozen=True):
     """Of the tokenizer."""
 
 
+class ImageStatus(msgspec.Struct, frozen=True):
+    """What becomes of an image before the model reads it, in this order; preprocessor_config.json says it."""
+
+    height: int
+    width: int
+    """Pixels of what the model reads, in three channels (RGB)."""
+    tokens: int
+    """What an image counts as: its patches and one more."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: tuple[int, int] | None = None
+    """(height, width); None: it is not resized."""
+    shortest_edge: int | None = None
+    """In place of `resize`: the shorter edge becomes so long, and the other keeps the ratio."""
+    resample: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = "bilinear"
+    crop: bool = False
+    """Whether the middle, height × width, is cut out afterwards."""
+    rescale: float | None = 1.0 / 255.0
+    """What each value 0 to 255 is multiplied by."""
+    normalise: bool = True
+    """Whether mean and std are applied, per channel."""
+
+
 class ModelStatus(msgspec.Struct, frozen=True):
     id: str
     task: str
@@ -242,6 +265,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     truncate: bool = False
     head: HeadStatus | None = None
     """None: embeddings or features, as the encoder gives them."""
+    image: ImageStatus | None = None
+    """None: the model reads text."""
 
 
 class CpuStatus(msgspec.Struct, frozen=True):

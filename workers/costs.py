@@ -23,7 +23,7 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from workers.engines.base import Engine
+from workers.engines.base import Engine, run_pixels
 from workers.spec import Artefact, WorkerSpec
 from workers.wire import Cost
 
@@ -170,19 +170,16 @@ def measure(
     spreads: list[float] = []
     dearest = 0.0
     """Seconds per token so far."""
-    for n, length in shapes(spec.max_seqlen):
+    images = artefact.pixels
+    for n, length in shapes(spec.max_seqlen) if images is None else [(n, artefact.positions) for n in BATCHES]:
         if points and clock() + RUNS * dearest * n * length > end:
             continue
-        ids = ((np.arange(n * length, dtype=np.int32).reshape(n, length) * 7 + 11) % artefact.vocab_size).astype(
-            np.int32
-        )
-        mask = np.ones_like(ids)
-        types = np.zeros_like(ids) if artefact.token_types else None
-        engine.run(ids, mask, types)  # the first run of a shape plans memory
+        run = _example(engine, artefact, n, length)
+        run()  # the first run of a shape plans memory
         times = []
         for _ in range(RUNS):
             before = clock()
-            engine.run(ids, mask, types)
+            run()
             times.append(clock() - before)
         seconds = min(times)
         spreads.append(max(times) / max(seconds, _PLAUSIBLE_SECONDS[0]))
@@ -190,6 +187,17 @@ def measure(
         if n == 1:  # per token the longest single sequence so far tells most of the next
             dearest = seconds / length
     return points, median(spreads)
+
+
+def _example(engine: Engine, artefact: Artefact, n: int, length: int) -> Callable[[], object]:
+    """Runs one batch of `n` sequences of `length` tokens, or of `n` images."""
+    if artefact.pixels is not None:
+        images = np.zeros((n, *artefact.pixels), np.float32)
+        return lambda: run_pixels(engine, images)
+    ids = ((np.arange(n * length, dtype=np.int32).reshape(n, length) * 7 + 11) % artefact.vocab_size).astype(np.int32)
+    mask = np.ones_like(ids)
+    types = np.zeros_like(ids) if artefact.token_types else None
+    return lambda: engine.run(ids, mask, types)
 
 
 def shapes(max_seqlen: int) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ import zmq
 from workers import wire
 from workers.batching import rectangle
 from workers.channel import Channel, SupervisorGone
-from workers.engines.base import Engine, EngineError, Rows
+from workers.engines.base import Engine, EngineError, Rows, run_pixels
 from workers.spec import Beat, Drain, Drained, Ready, Stop, WorkerSpec
 
 HELLO_EVERY_MS = 200
@@ -33,6 +33,7 @@ class Worker:
         self._costs = costs or []
         self._per_token = spec.artefact is not None and spec.artefact.per_token
         self._token_types = spec.artefact is not None and spec.artefact.token_types
+        self._pixels = None if spec.artefact is None else spec.artefact.pixels
         self._busy_since: float | None = None
         self._batches = 0
         self._engine_cpu = 0.0
@@ -109,6 +110,8 @@ class Worker:
         n, longest = len(lengths), max(lengths)
         if longest > self._spec.max_seqlen:
             raise EngineError(f"a sequence of {longest} tokens; this instance holds {self._spec.max_seqlen}")
+        if batch.pixels or self._pixels is not None:
+            return self._compute_images(batch)
         flat = np.frombuffer(batch.ids, np.int32)
         types = np.zeros((n, longest), np.int32) if self._token_types else None
         ids, mask = rectangle(flat, lengths)
@@ -119,6 +122,23 @@ class Worker:
         before = time.process_time()
         try:
             return self._engine.run(ids, mask, types)
+        finally:
+            self._engine_cpu += time.process_time() - before
+
+    def _compute_images(self, batch: wire.Batch) -> Rows:
+        if self._pixels is None or not batch.pixels:
+            raise EngineError(
+                f"a batch of {'images' if batch.pixels else 'token ids'}; this instance reads {'images' if self._pixels else 'token ids'}"
+            )
+        expected = 4 * len(batch.lengths) * self._pixels[0] * self._pixels[1] * self._pixels[2]
+        if len(batch.ids) != expected:
+            raise EngineError(
+                f"{len(batch.ids)} bytes for {len(batch.lengths)} images of {self._pixels}, expected {expected}"
+            )
+        images = np.frombuffer(batch.ids, np.uint8).view(np.float32).reshape(-1, *self._pixels)
+        before = time.process_time()
+        try:
+            return run_pixels(self._engine, images)
         finally:
             self._engine_cpu += time.process_time() - before
 

@@ -32,6 +32,10 @@ class Artefact(msgspec.Struct, frozen=True):
     per_token: bool = False
     token_types: bool = False
     pad_id: int = 0
+    pixels: tuple[int, int, int] | None = None
+    """(channels, height, width): the one input is `pixel_values` float32 [batch, channels, height, width], and an image counts as
+    `positions` tokens. None: the inputs are token ids, as above.
+    """
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):

@@ -112,10 +112,15 @@ def _show_ready(status: Status) -> None:
             f"{verified.threads} threads  {'as planned' if verified.matches_plan else 'NOT AS PLANNED'}"
         )
         lines += [f"  {'':<12} {note}" for note in verified.notes]
+    asked = (
+        f"{status.endpoint}/embed -H 'content-type: application/json' -d '{{\"inputs\": \"I like you. I love you\"}}'"
+    )
+    if status.model.image is not None:
+        asked = f"{status.endpoint}/predict -H 'content-type: image/jpeg' --data-binary @IMAGE.jpg"
     lines += [
         "",
         f"ready: {status.endpoint}",
-        f"  curl -s {status.endpoint}/embed -H 'content-type: application/json' -d '{{\"inputs\": \"I like you. I love you\"}}'",
+        f"  curl -s {asked}",
         f"  dashboard: {status.endpoint}/dashboard    Ctrl-C drains and stops",
     ]
     print("\n".join(lines), flush=True)

@@ -51,17 +51,19 @@ class Unworkable(Exception):
 class Process:
     """One gateway from Ready to Stop. Everything runs on one event loop."""
 
-    def __init__(self, spec: GatewaySpec, channel: Channel, encoder: TextEncoder, started: float) -> None:
+    def __init__(self, spec: GatewaySpec, channel: Channel, encoder: TextEncoder | None, started: float) -> None:
         self._spec = spec
         self._channel = channel
         self._started = started
         self._live = Live()
         self._uplink = Uplink(spec.front, most_in_flight=spec.limits.in_flight)
         caches = spec.caches
-        self._tokenizing = Tokenizing(encoder, BoundedCache(caches.token_bytes) if caches.token_bytes else None)
+        self._tokenizing: Tokenizing | None = None
+        if encoder is not None:
+            self._tokenizing = Tokenizing(encoder, BoundedCache(caches.token_bytes) if caches.token_bytes else None)
         kept: BoundedCache[Key, Answered] | None = BoundedCache(caches.answer_bytes) if caches.answer_bytes else None
         self._answers = Answers(self._uplink.infer, kept, join=caches.join)
-        served = Served(spec.model, spec.limits, encoder.vocabulary)
+        served = Served(spec.model, spec.limits, 0 if encoder is None else encoder.vocabulary)
         self._app = App(served, self._tokenizing, self._uplink, self._live, self._answers)
         self._server = Server(self._app.handle)
         self._stopped = asyncio.Event()
@@ -94,7 +96,8 @@ class Process:
             self._live.close()
             await self._server.flush(FLUSH_SECONDS)
             self._uplink.close()
-            self._tokenizing.close()
+            if self._tokenizing is not None:
+                self._tokenizing.close()
             self._app.close()
 
     def _heard(self) -> None:
@@ -145,7 +148,7 @@ class Process:
                 late_replies=link.late_replies,
                 cpu_seconds=time.process_time(),
                 rss_bytes=resident_bytes(),
-                token_cache=report_of(self._tokenizing.cache),
+                token_cache=report_of(None if self._tokenizing is None else self._tokenizing.cache),
                 answer_cache=report_of(self._answers.cache),
                 joined=self._answers.joined,
             )
@@ -187,13 +190,15 @@ def settle_in(spec: GatewaySpec) -> None:
     os.environ["RAYON_NUM_THREADS"] = "1"
 
 
-def prepare(start: Start) -> tuple[GatewaySpec, TextEncoder]:
-    """Unworkable says what is wrong with the specification or the tokenizer."""
+def prepare(start: Start) -> tuple[GatewaySpec, TextEncoder | None]:
+    """The encoder is None where the model reads images. Unworkable says what is wrong with the specification or the tokenizer."""
     try:
         spec = msgspec.json.decode(start.spec, type=GatewaySpec)
     except msgspec.DecodeError as error:
         raise Unworkable(f"specification of the gateway: {error}") from None
     settle_in(spec)
+    if spec.model.image is not None:
+        return spec, None
     if not Path(spec.tokenizer).is_file():
         raise Unworkable(f"{spec.tokenizer}: no tokenizer there; build the artefact again with `orchestrator optimize`")
     try:
@@ -202,7 +207,7 @@ def prepare(start: Start) -> tuple[GatewaySpec, TextEncoder]:
         raise Unworkable(f"{spec.tokenizer}: not a tokenizer.json that can be read: {error}") from None
 
 
-async def run(spec: GatewaySpec, channel: Channel, encoder: TextEncoder, started: float) -> None:
+async def run(spec: GatewaySpec, channel: Channel, encoder: TextEncoder | None, started: float) -> None:
     await Process(spec, channel, encoder, started).serve()
 
 

@@ -30,9 +30,11 @@ from orchestrator.gateway.apis import health, huggingface, jina, openai, tei
 from orchestrator.gateway.apis.call import Parse, Served
 from orchestrator.gateway.caller import caller_of
 from orchestrator.gateway.errors import Refusal
+from orchestrator.gateway.images import Decoding
 from orchestrator.gateway.live import Live
 from orchestrator.gateway.reply import Reply
 from orchestrator.gateway.stats import Stats
+from orchestrator.gateway.tasks import image_classification
 from orchestrator.gateway.tokenize import Tokenizing
 from orchestrator.gateway.uplink import Uplink
 
@@ -67,7 +69,7 @@ class App:
     """The HTTP application of one gateway. Needs the running loop; `Server(app.handle)` makes connections for it."""
 
     def __init__(
-        self, served: Served, tokenizing: Tokenizing, uplink: Uplink, live: Live, answers: Answers | None = None
+        self, served: Served, tokenizing: Tokenizing | None, uplink: Uplink, live: Live, answers: Answers | None = None
     ) -> None:
         if served.model.task not in huggingface.TASKS:
             raise UnknownTask(
@@ -80,6 +82,8 @@ class App:
         """Set while nothing is in flight."""
         self.idle.set()
         self._tokenizing = tokenizing
+        """None: the model reads images."""
+        self._decoding = Decoding()
         self._uplink = uplink
         self._answers = answers or Answers(uplink.infer, None, join=False)
         self._live = live
@@ -118,7 +122,8 @@ class App:
         }
 
     def close(self) -> None:
-        """Ends the thread that makes large answers; what it has not begun is dropped."""
+        """Ends the threads that make large answers and decode images; what they have not begun is dropped."""
+        self._decoding.close()
         self._aside.shutdown(wait=False, cancel_futures=True)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -185,8 +190,11 @@ class App:
 
     async def _infer(self, request: web.BaseRequest, parse: Parse, request_id: str, started: float) -> Reply:
         self._admit()
-        limits.require_json(request)
         served = self.served
+        if served.model.image is not None and parse is huggingface.predict and limits.is_image(request):
+            parse = image_classification.raw
+        else:
+            limits.require_json(request)
         timeout = limits.timeout_seconds(request, served.limits.default_timeout_ms)
         caller = caller_of(request)
         body = await limits.read_body(request, served.limits.body_bytes)
@@ -197,7 +205,11 @@ class App:
                 raise Refusal("no_instance", "no instance is ready", retry_after_seconds=PATIENCE_SECONDS)
             timeout, impatient = min(timeout, PATIENCE_SECONDS), timeout > PATIENCE_SECONDS
         before = time.perf_counter()
-        if call.texts is not None:
+        if call.decode is not None:
+            tokens = await self._decoding.apply(call.decode)
+        elif self._tokenizing is None:
+            raise Refusal("unprocessable", f"this model's task is {served.model.task}, it reads images and no texts")
+        elif call.texts is not None:
             tokens = await self._tokenizing.encode(call.texts, call.cut)
         elif call.encode is not None:
             tokens = await self._tokenizing.apply(call.encode, call.characters)
@@ -292,6 +304,7 @@ class App:
         limits.require_json(request)
         body = await limits.read_body(request, self.served.limits.body_bytes)
         texts, special = tei.tokenize(body, self.served)
+        assert self._tokenizing is not None  # tei.tokenize refuses a model of images
         return Reply(200, tei.spelled(texts, await self._tokenizing.spell(texts, special=special)))
 
     async def _info(self, _: web.BaseRequest) -> Reply:

@@ -49,6 +49,11 @@ def require_json(request: web.BaseRequest) -> None:
         raise Refusal("unsupported_media_type", f"charset {charset[1][:40]!r}: JSON is read as utf-8")
 
 
+def is_image(request: web.BaseRequest) -> bool:
+    """Whether the body is an image and not JSON, by its content type."""
+    return request.headers.get("Content-Type", "").lstrip().lower().startswith("image/")
+
+
 async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     """The whole body, decompressed. Never holds more than `limit` bytes and one chunk, whatever the headers claim."""
     announced = request.content_length

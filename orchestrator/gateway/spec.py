@@ -36,7 +36,7 @@ class GatewaySpec(msgspec.Struct, frozen=True):
     """The router's endpoint for clients."""
     model: ModelStatus
     tokenizer: str
-    """Path of tokenizer.json."""
+    """Path of tokenizer.json; empty where the model reads images."""
     limits: Limits
     cpus: list[int]
     report_seconds: float = 1.0

@@ -14,6 +14,8 @@ from orchestrator.models.errors import ModelError
 
 LIMIT_FILES = ("sentence_bert_config.json", "sentence_distilbert_config.json")
 CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+"""What becomes of an image before a model reads it."""
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"
@@ -199,7 +201,7 @@ def source_files(directory: Path, graph: str | None = None) -> list[Path]:
         )
     files += weights_of(directory, graph).files
     optional = [directory / "modules.json", directory / "config_sentence_transformers.json"]
-    optional += [home / SAFETENSORS_INDEX, home / PICKLED_INDEX]
+    optional += [home / SAFETENSORS_INDEX, home / PICKLED_INDEX, home / PREPROCESSOR]
     optional += [home / name for name in (*LIMIT_FILES, *tokenizer.FILES)]
     for module in modules[1:]:
         optional += [directory / module.path / "config.json", directory / module.path / SAFETENSORS]

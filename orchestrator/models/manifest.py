@@ -9,7 +9,7 @@ import msgspec
 
 from orchestrator.models.digest import SourceFile
 from orchestrator.models.variants import Accuracy
-from orchestrator.status import HeadStatus
+from orchestrator.status import HeadStatus, ImageStatus
 
 FORMAT = 1
 """Of manifest.json. Another number is another cache entry's business: such an artefact is made anew."""
@@ -65,6 +65,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     token_types: bool = False
     head: HeadStatus | None = None
     """Of a task that has a head behind the encoder."""
+    image: ImageStatus | None = None
+    """Of a model of images: what becomes of one before the model reads it."""
     steps: list[str]
     """What follows the encoder, for people: `mean`, `normalise`."""
     files: list[SourceFile]

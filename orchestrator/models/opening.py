@@ -19,6 +19,7 @@ from orchestrator.models import synthetic, tokenizer, torch_side, wrap
 from orchestrator.models import verify as checking
 from orchestrator.models.build.assemble import assemble
 from orchestrator.models.build.encoder import Encoder
+from orchestrator.models.build.vit import Vit
 from orchestrator.models.directory import embeds_texts, encoder_directory, graph_in, weight_files, weights_of
 from orchestrator.models.documents import read
 from orchestrator.models.errors import ModelError, NotBuilt
@@ -38,7 +39,8 @@ _ANY_VOCABULARY = 1 << 24
 @dataclass(frozen=True, slots=True)
 class Opened:
     settings: Settings
-    tokens: tokenizer.Prepared
+    tokens: tokenizer.Prepared | None
+    """None: the model reads images."""
     write: Callable[[Path], None]
     """Writes the graph and its data file into a folder."""
     verify: Callable[[Path], Verification]
@@ -49,11 +51,13 @@ def open_source(source: Source, task: str | None, stack: ExitStack) -> Opened:
     """Reads everything but the tensors themselves. ModelError for whatever cannot be served. Temporary files live as long as `stack`."""
     if isinstance(source, Synthetic):
         settings = reading.synthetic_settings(synthetic.CONFIGURATIONS[source.shape], task, source.id)
+        if isinstance(settings.encoder, Vit) and settings.head is not None:
+            bare = synthetic.SyntheticWeights(settings.encoder)
+            more = settings.head.tensors(bare)
+            return _written(settings, None, synthetic.SyntheticWeights(settings.encoder, more=more), {})
         vocab_size = settings.encoder.vocab_size
-        tokens = tokenizer.finish(
-            synthetic.tokenizer_document(), Path(source.id), vocab_size=vocab_size, lowercase=False
-        )
-        return _written(settings, tokens, synthetic.SyntheticWeights(settings.encoder), {})
+        made = tokenizer.finish(synthetic.tokenizer_document(), Path(source.id), vocab_size=vocab_size, lowercase=False)
+        return _written(settings, made, synthetic.SyntheticWeights(settings.encoder), {})
     found = weights_of(source.root, source.graph)
     if found.form == "onnx":
         return _wrapped(source, task, found.files)
@@ -72,8 +76,10 @@ def open_source(source: Source, task: str | None, stack: ExitStack) -> Opened:
             encoder_directory(source.root), _task(source.root, task), _temporary(stack) / "model.onnx"
         )
         return _wrapped(source, task, [exported])
-    tokens = _tokens(source.root, settings)
-    settings = _with_special_tokens(source.root, settings, tokens)
+    tokens: tokenizer.Prepared | None = None
+    if settings.image is None:
+        tokens = _tokens(source.root, settings)
+        settings = _with_special_tokens(source.root, settings, tokens)
     files = found.files
     if found.form == "pickled":
         files = [torch_side.convert(files, _temporary(stack) / "model.safetensors")]
@@ -81,7 +87,7 @@ def open_source(source: Source, task: str | None, stack: ExitStack) -> Opened:
 
 
 def _written(
-    settings: Settings, tokens: tokenizer.Prepared, weights: Weights, projections: dict[str, Weights]
+    settings: Settings, tokens: tokenizer.Prepared | None, weights: Weights, projections: dict[str, Weights]
 ) -> Opened:
     encoder = settings.encoder
     needed = encoder.tensors() | (settings.head.tensors(weights) if settings.head is not None else {})
@@ -90,11 +96,22 @@ def _written(
         settings,
         tokens,
         lambda folder: assemble(folder, settings, weights, projections),
-        lambda folder: checking.verify(folder / GRAPH, settings, weights, projections),
+        lambda folder: (
+            checking.verify_images(folder / GRAPH, settings, encoder, weights)
+            if isinstance(encoder, Vit)
+            else checking.verify(folder / GRAPH, settings, weights, projections)
+        ),
     )
 
 
 def _wrapped(source: Directory, task: str | None, files: list[Path]) -> Opened:
+    if _task(source.root, task) == "image-classification":
+        raise ModelError(
+            "an ONNX file of a model of images is not served",
+            where=str(files[0]),
+            why="of these models only the safetensors are read, from which the graph is built",
+            remedy="put model.safetensors beside config.json",
+        )
     foreign = wrap.read_graph(files, _task(source.root, task))
     settings = reading.read_settings(source.root, task, _outline(source.root, foreign))
     tokens = _tokens(source.root, settings)

@@ -63,6 +63,8 @@ class Tuned:
 def tune(prepared: Prepared, cache: Path, wish: Wish, calibration: Sequence[str] | None, say: Say) -> Tuned:
     """The study that the wish needs. ModelError if something that was asked for by name cannot be had."""
     features, tools = cpu_features(), installed()
+    if prepared.artefact.pixels is not None:
+        return _of_images(prepared, wish, calibration, features, tools, cache.absolute())
     wanted = _wanted(wish, features, tools)
     base = Path(prepared.status.artefact)
     root = cache.absolute()
@@ -103,6 +105,33 @@ def tune(prepared: Prepared, cache: Path, wish: Wish, calibration: Sequence[str]
                 say(f"model {prepared.status.id}: tried in {study.seconds:.1f} s")
     store.index.save()
     return Tuned(prepared, study, wish, root)
+
+
+def _of_images(
+    prepared: Prepared,
+    wish: Wish,
+    calibration: Sequence[str] | None,
+    features: list[str],
+    tools: dict[str, str],
+    root: Path,
+) -> Tuned:
+    """Studies compare answers to texts, and int8 is made with texts: a model of images is served in fp32 on onnxruntime."""
+    refused = [
+        f"{option} {value}"
+        for option, value, fine in (
+            ("--precision", wish.precision, ("auto", "fp32")),
+            ("--engine", wish.engine, ("auto", "onnxruntime")),
+        )
+        if value not in fine
+    ] + (["--calibration"] if calibration is not None else [])
+    if refused:
+        raise ModelError(
+            f"{' and '.join(refused)}: not for models of images",
+            where=prepared.status.id,
+            why="other precisions and engines are judged, and int8 is made, with texts, and this model reads none",
+            remedy="choose --precision fp32 --engine onnxruntime, or leave both out",
+        )
+    return Tuned(prepared, _only_fp32(prepared, features, tools), wish, root)
 
 
 class StudyError(Exception):

@@ -46,7 +46,7 @@ class Prepared(msgspec.Struct, frozen=True):
     artefact: Artefact
     status: ModelStatus
     tokenizer: str
-    """Path of the tokenizer.json in the artefact's folder, without truncation and padding."""
+    """Path of the tokenizer.json in the artefact's folder, without truncation and padding; empty where the model reads images."""
     special_tokens: int
     """How many tokens the tokenizer adds to one text."""
     built: bool
@@ -100,6 +100,7 @@ def prepare(
             per_token=manifest.per_token,
             token_types=manifest.token_types,
             pad_id=manifest.pad_id,
+            pixels=None if manifest.image is None else (3, manifest.image.height, manifest.image.width),
         ),
         status=ModelStatus(
             id=source.id,
@@ -112,8 +113,9 @@ def prepare(
             digest=manifest.digest,
             artefact=str(folder),
             head=manifest.head,
+            image=manifest.image,
         ),
-        tokenizer=str(folder / manifests.TOKENIZER),
+        tokenizer="" if manifest.image is not None else str(folder / manifests.TOKENIZER),
         special_tokens=manifest.special_tokens,
         built=built,
         seconds=seconds,
@@ -158,6 +160,13 @@ def _version(package: str) -> str:
 
 def _limit(manifest: Manifest, max_seqlen: int | None) -> int:
     """The longest text that is served."""
+    if manifest.image is not None and max_seqlen not in (None, manifest.positions):
+        raise ModelError(
+            f"--max-seqlen {max_seqlen} does not go with images",
+            where=manifest.id,
+            why=f"each counts as {manifest.positions} tokens, no more and no less",
+            remedy="leave --max-seqlen out, and max_seqlen out of the instances of the layout",
+        )
     if max_seqlen is None:
         return manifest.own_max_seqlen
     if max_seqlen > manifest.positions:
@@ -186,7 +195,10 @@ def _make(store: Cache, name: str, source: Source, files: list[SourceFile], dige
     with ExitStack() as stack, store.making(name) as folder:
         opened = open_source(source, task, stack)
         settings, tokens, encoder = opened.settings, opened.tokens, opened.settings.encoder
-        (folder / manifests.TOKENIZER).write_bytes(tokens.data)
+        parts = [folder / part for part in (manifests.GRAPH, manifests.DATA)]
+        if tokens is not None:
+            (folder / manifests.TOKENIZER).write_bytes(tokens.data)
+            parts.append(folder / manifests.TOKENIZER)
         opened.write(folder)
         verification = opened.verify(folder)
         if not isinstance(source, Synthetic) and combined(_source_files(source, store.index)) != digest:
@@ -197,7 +209,6 @@ def _make(store: Cache, name: str, source: Source, files: list[SourceFile], dige
                 remedy="wait until they are complete and start again",
                 unworkable=False,
             )
-        parts = [folder / part for part in (manifests.GRAPH, manifests.DATA, manifests.TOKENIZER)]
         manifest = Manifest(
             format=manifests.FORMAT,
             builder=BUILDER_VERSION,
@@ -215,11 +226,12 @@ def _make(store: Cache, name: str, source: Source, files: list[SourceFile], dige
             vocab_size=encoder.vocab_size,
             positions=encoder.positions,
             own_max_seqlen=settings.own_max_seqlen,
-            special_tokens=tokens.special_tokens,
+            special_tokens=0 if tokens is None else tokens.special_tokens,
             pad_id=settings.pad_id,
             per_token=settings.per_token,
             token_types=settings.token_types,
             head=settings.head_status,
+            image=settings.image,
             steps=[_in_words(step) for step in settings.steps],
             files=digest_files(folder, parts, store.index),
             verification=verification,

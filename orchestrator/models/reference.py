@@ -13,6 +13,7 @@ import numpy as np
 from orchestrator.models.build.disentangled import Disentangled
 from orchestrator.models.build.encoder import Activation, Encoder, Layer, Linear, Norm, RelativeBias
 from orchestrator.models.build.modernbert import ModernBert
+from orchestrator.models.build.vit import PATCHES, Vit
 from orchestrator.models.weights import Weights, take
 
 
@@ -144,6 +145,53 @@ def _encode_modern(encoder: ModernBert, weights: Weights, ids: np.ndarray) -> np
         up, gate = np.split(linear(f"{at}.mlp.Wi", norm(f"{at}.mlp_norm", value)), 2, axis=-1)
         value = value + linear(f"{at}.mlp.Wo", activate(encoder.activation, up) * gate)
     return norm("final_norm", value).astype(np.float32)
+
+
+def encode_images(encoder: Vit, weights: Weights, images: np.ndarray) -> list[np.ndarray]:
+    """A ViT's last hidden state for each image, float32 [positions, width]. `images` is float32 [n, channels, height, width].
+
+    The patches are cut out here and multiplied as rows, where the graph convolves.
+    """
+    shapes = encoder.tensors()
+    head = encoder.width // encoder.heads
+    high, wide = encoder.patch
+
+    def tensor(name: str) -> np.ndarray:
+        return take(weights, name, shapes[name])
+
+    def linear(name: str, value: np.ndarray) -> np.ndarray:
+        product: np.ndarray = value @ tensor(f"{name}.weight").T
+        return product + tensor(f"{name}.bias") if f"{name}.bias" in shapes else product
+
+    def norm(name: str, value: np.ndarray) -> np.ndarray:
+        deviation = np.sqrt(value.var(axis=-1, keepdims=True) + np.float32(encoder.epsilon))
+        scaled: np.ndarray = (value - value.mean(axis=-1, keepdims=True)) / deviation * tensor(f"{name}.weight")
+        shifted: np.ndarray = scaled + tensor(f"{name}.bias")
+        return shifted
+
+    kernel = tensor(f"{PATCHES}.weight").reshape(encoder.width, -1)
+    found = []
+    for image in images:
+        patches = [
+            image[:, top : top + high, left : left + wide].ravel()
+            for top in range(0, encoder.image[0], high)
+            for left in range(0, encoder.image[1], wide)
+        ]
+        rows = np.stack(patches) @ kernel.T + tensor(f"{PATCHES}.bias")
+        value = np.concatenate([tensor("embeddings.cls_token")[0], rows]) + tensor("embeddings.position_embeddings")[0]
+        for number in range(encoder.stored_layers):
+            at = f"{encoder.layer_prefix}{number}"
+            query, key, content, attended, up, down = (name for name, *_ in encoder.linears(number))
+            seen = norm(f"{at}.layernorm_before", value)
+            q, k, v = (linear(name, seen).reshape(-1, encoder.heads, head) for name in (query, key, content))
+            scores = np.einsum("ihd,jhd->hij", q, k) / np.float32(np.sqrt(head))
+            scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            shares = scores / scores.sum(axis=-1, keepdims=True)
+            value = value + linear(attended, np.einsum("hij,jhd->ihd", shares, v).reshape(-1, encoder.width))
+            inner = activate(encoder.activation, linear(up, norm(f"{at}.layernorm_after", value)))
+            value = value + linear(down, inner)
+        found.append(norm("layernorm", value).astype(np.float32))
+    return found
 
 
 def bucket_of(relative: RelativeBias, distance: int) -> int:

@@ -14,7 +14,8 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
-from orchestrator.models.build import albert, bert, deberta, distilbert, electra, heads, modernbert, mpnet, roberta
+from orchestrator.models import images
+from orchestrator.models.build import albert, bert, deberta, distilbert, electra, heads, modernbert, mpnet, roberta, vit
 from orchestrator.models.build.encoder import Encoder
 from orchestrator.models.build.limits import EXPORT, Count
 from orchestrator.models.directory import LIMIT_FILES, Module, embeds_texts, encoder_directory, modules_of
@@ -22,7 +23,7 @@ from orchestrator.models.documents import convert, parse, read, read_bytes
 from orchestrator.models.errors import ModelError, NotBuilt
 from orchestrator.models.tasks import KINDS, Task, choose_task, read_head
 from orchestrator.models.tokenizer import SpecialTokens
-from orchestrator.status import HeadStatus
+from orchestrator.status import HeadStatus, ImageStatus
 
 ARCHITECTURES: dict[str, Callable[[dict[str, Any], str], Encoder]] = {
     "bert": bert.describe,
@@ -35,6 +36,7 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any], str], Encoder]] = {
     "mpnet": mpnet.describe,
     "deberta-v2": deberta.describe,
     "modernbert": modernbert.describe,
+    "vit": vit.describe,
 }
 """By `model_type` of config.json."""
 
@@ -88,6 +90,8 @@ class Settings(msgspec.Struct, frozen=True):
     head: heads.Head | None = None
     head_status: HeadStatus | None = None
     """Both or none: a task that needs a head behind the encoder."""
+    image: ImageStatus | None = None
+    """Of a model of images: what becomes of one before the model reads it."""
 
     @property
     def width(self) -> int:
@@ -154,6 +158,7 @@ def read_settings(directory: Path, task: str | None, given: Encoder | None = Non
         document, path = read_config(directory)
     chosen = choose_task(task, document, embeds_texts(directory), str(path))
     encoder = given or read_encoder(document, str(path))
+    _images_have_their_own_task(chosen, encoder, str(path))
     limit = _limit(home)
     own = encoder.positions
     if limit.max_seq_length is not None:
@@ -168,9 +173,22 @@ def read_settings(directory: Path, task: str | None, given: Encoder | None = Non
         steps = _steps(directory, modules, encoder.width)
     else:
         steps = (Pool(("mean",)),)  # what sentence-transformers does with a bare encoder
+    image = None
+    if isinstance(encoder, vit.Vit):
+        image = images.read_image(home, encoder.image, encoder.positions)
     return Settings(
-        chosen, encoder, steps, own, limit.do_lower_case, _pad_id(document, encoder.vocab_size), head, status
+        chosen, encoder, steps, own, limit.do_lower_case, _pad_id(document, encoder.vocab_size), head, status, image
     )
+
+
+def _images_have_their_own_task(task: Task, encoder: Encoder, where: str) -> None:
+    if isinstance(encoder, vit.Vit) != (task == "image-classification"):
+        raise ModelError(
+            f"this model is not for {task}",
+            where=where,
+            why=f"it is a {encoder.architecture}, and image-classification is for models of images and for nothing else",
+            remedy="leave --task out, or name another model; a ViT without a classifier is not served",
+        )
 
 
 def _head(
@@ -340,6 +358,12 @@ def _dense(path: Path, directory: str, width: int) -> Project:
 def synthetic_settings(document: dict[str, Any], task: str | None, where: str) -> Settings:
     """Of a synthetic model: one normalised mean row per text unless rows per token are asked for."""
     encoder = read_encoder(document, where)
+    if isinstance(encoder, vit.Vit):
+        chosen = choose_task(task or "image-classification", document, False, where)
+        _images_have_their_own_task(chosen, encoder, where)
+        head, status = _head(document, chosen, encoder, where, False)
+        image = images.plain(encoder.image, encoder.positions)
+        return Settings(chosen, encoder, (), encoder.positions, False, 0, head, status, image)
     chosen = choose_task(task, document, True, where)
     if chosen in KINDS:
         raise ModelError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,9 @@ SEED = 20240229
 class SyntheticWeights:
     """Every tensor of an encoder, made when it is read."""
 
-    def __init__(self, encoder: Encoder, seed: int = SEED) -> None:
-        self._shapes = encoder.tensors()
+    def __init__(self, encoder: Encoder, seed: int = SEED, more: Mapping[str, tuple[int, ...]] | None = None) -> None:
+        """`more` are tensors of a head."""
+        self._shapes = encoder.tensors() | dict(more or {})
         self._seed = seed
 
     def names(self) -> Iterable[str]:
@@ -42,8 +43,8 @@ class SyntheticWeights:
     def read(self, name: str) -> np.ndarray:
         shape = self._shapes[name]
         unit = _uniform(f"{self._seed}:{name}", math.prod(shape)).reshape(shape)
-        if len(shape) == 2:
-            return unit * np.float32(math.sqrt(3.0 / shape[1]))
+        if len(shape) in (2, 4):  # 4: a ViT's patches
+            return unit * np.float32(math.sqrt(3.0 / math.prod(shape[1:])))
         if name.endswith("weight"):  # a norm's
             return np.float32(1.0) + unit * np.float32(0.1)
         return unit * np.float32(0.1)
@@ -154,6 +155,13 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "position_biased_input": False, "pos_att_type": ["p2c", "c2p"], "share_att_key": True,
         "norm_rel_ebd": "layer_norm",
     },
+    "vit-base": {
+        "model_type": "vit", "architectures": ["ViTForImageClassification"], "hidden_size": 768,
+        "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "image_size": 224,
+        "patch_size": 16, "num_channels": 3, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True,
+        "num_labels": 1000,
+    },
+    "one-layer": _bert(384, 1, 12) | {"intermediate_size": 32},  # costs next to nothing: what is left is the server's
 }  # fmt: skip
 """By the name after `synthetic:`; the fields are those of config.json."""
 

@@ -17,13 +17,13 @@ from orchestrator.status import HeadStatus
 
 Task = Literal[
     "feature-extraction", "sentence-embedding", "text-classification", "token-classification", "reranking", "fill-mask",
-    "question-answering", "zero-shot-classification",
+    "question-answering", "zero-shot-classification", "image-classification",
 ]  # fmt: skip
 """feature-extraction: one row per token. sentence-embedding: one row per text. The others have a head behind the encoder."""
 
 TASKS: tuple[Task, ...] = (
     "feature-extraction", "sentence-embedding", "text-classification", "token-classification", "reranking", "fill-mask",
-    "question-answering", "zero-shot-classification",
+    "question-answering", "zero-shot-classification", "image-classification",
 )  # fmt: skip
 
 ALIASES: dict[str, Task] = {
@@ -44,6 +44,7 @@ KINDS: dict[Task, Kind] = {
     "token-classification": "token",
     "question-answering": "span",
     "fill-mask": "mask",
+    "image-classification": "text",
 }
 """The head that a task needs; a task that is not here needs none."""
 
@@ -52,6 +53,7 @@ _CLASSES: dict[str, Task] = {
     "TokenClassification": "token-classification",
     "QuestionAnswering": "question-answering",
     "MaskedLM": "fill-mask",
+    "ImageClassification": "image-classification",
 }
 """What follows `For` in the name of a class of transformers."""
 

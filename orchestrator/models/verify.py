@@ -13,9 +13,10 @@ import numpy as np
 
 from orchestrator.models.build import heads
 from orchestrator.models.build.encoder import Encoder
+from orchestrator.models.build.vit import Vit
 from orchestrator.models.errors import ModelError
 from orchestrator.models.manifest import Verification
-from orchestrator.models.reference import activate, encode
+from orchestrator.models.reference import activate, encode, encode_images
 from orchestrator.models.settings import Normalise, Pool, PoolingMode, Project, Settings
 from orchestrator.models.weights import Weights, take
 
@@ -53,8 +54,15 @@ def verify(graph: Path, settings: Settings, weights: Weights, projections: dict[
         padding = max(padding, float(np.abs(together - alone).max()) / scale)
         if settings.width > 1:  # a single number has no direction
             smallest = min(smallest, cosine(together, expected))
-    result = Verification(len(ids), sum(len(one) for one in ids), largest, smallest, padding)
-    if not (smallest >= SMALLEST_COSINE and largest <= LARGEST_DIFFERENCE and padding <= LARGEST_PADDING_DIFFERENCE):
+    return _judged(graph, Verification(len(ids), sum(len(one) for one in ids), largest, smallest, padding))
+
+
+def _judged(graph: Path, result: Verification) -> Verification:
+    if not (
+        result.smallest_cosine >= SMALLEST_COSINE
+        and result.largest_difference <= LARGEST_DIFFERENCE
+        and result.padding_difference <= LARGEST_PADDING_DIFFERENCE
+    ):
         raise ModelError(
             "the graph does not compute what the weights say",
             where=str(graph),
@@ -64,17 +72,29 @@ def verify(graph: Path, settings: Settings, weights: Weights, projections: dict[
     return result
 
 
+def verify_images(graph: Path, settings: Settings, encoder: Vit, weights: Weights) -> Verification:
+    """The same for a model of images: random pixels, in a batch and alone."""
+    head = settings.head
+    if head is None:
+        raise ValueError("a model of images without a head")
+    run = load_images(graph)
+    images = np.random.default_rng(7).uniform(-1.0, 1.0, (2, *encoder.pixels)).astype(np.float32)
+    answers = run(images)
+    largest = padding = 0.0
+    smallest = 1.0
+    for row, encoded in enumerate(encode_images(encoder, weights, images)):
+        expected = heads.reference(head, weights, encoded, 0, activate)
+        scale = max(float(np.abs(expected).max()), 1.0)
+        largest = max(largest, float(np.abs(answers[row] - expected).max()) / scale)
+        padding = max(padding, float(np.abs(answers[row] - run(images[row : row + 1])[0]).max()) / scale)
+        if settings.width > 1:
+            smallest = min(smallest, cosine(answers[row], expected))
+    return _judged(graph, Verification(len(images), len(images) * encoder.positions, largest, smallest, padding))
+
+
 def load(graph: Path) -> Run:
     """The graph in onnxruntime, as a worker loads it, on one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-
+    session = _session(graph)
     typed = any(value.name == "token_type_ids" for value in session.get_inputs())
 
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -83,6 +103,28 @@ def load(graph: Path) -> Run:
         return rows
 
     return run
+
+
+def load_images(graph: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The same for a graph of images: float32 [batch, channels, height, width] → rows."""
+    session = _session(graph)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        rows: np.ndarray = session.run(None, {"pixel_values": images})[0]
+        return rows
+
+    return run
+
+
+def _session(graph: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
 
 def second_half(mask: np.ndarray) -> np.ndarray:

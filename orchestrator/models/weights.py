@@ -15,7 +15,10 @@ import numpy as np
 
 from orchestrator.models.errors import ModelError
 
-ANCHORS = ("embeddings.word_embeddings.weight", "embeddings.tok_embeddings.weight")
+ANCHORS = (
+    "embeddings.word_embeddings.weight", "embeddings.tok_embeddings.weight",
+    "embeddings.patch_embeddings.projection.weight",
+)  # fmt: skip
 """The tensors by which the prefix is found: every architecture that is built here has one of them."""
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime as ort
 
-from workers.engines.base import EngineError, Ids, LoadError, Rows
+from workers.engines.base import EngineError, Ids, LoadError, Pixels, Rows
 from workers.spec import WorkerSpec
 
 
@@ -20,6 +22,12 @@ class OnnxRuntimeEngine:
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             feeds["token_type_ids"] = token_type_ids
+        return self._run(feeds)
+
+    def run_pixels(self, pixel_values: Pixels) -> Rows:
+        return self._run({"pixel_values": pixel_values})
+
+    def _run(self, feeds: dict[str, Any]) -> Rows:
         try:
             rows = self._session.run(None, feeds)[0]
         except Exception as error:
@@ -48,6 +56,8 @@ def load(spec: WorkerSpec) -> OnnxRuntimeEngine:
         raise LoadError(f"{artefact.path}: {type(error).__name__}: {error}") from error
     inputs = [value.name for value in session.get_inputs()]
     wanted = ["input_ids", "attention_mask", *(["token_type_ids"] if artefact.token_types else [])]
+    if artefact.pixels is not None:
+        wanted = ["pixel_values"]
     if sorted(inputs) != sorted(wanted):
         raise LoadError(f"{artefact.path}: the graph takes {inputs}, expected {wanted}; build the artefact again")
     return OnnxRuntimeEngine(session, inputs)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.engines.base import EngineError, Ids, LoadError, Rows
+from workers.engines.base import EngineError, Ids, LoadError, Pixels, Rows
 from workers.spec import WorkerSpec
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -27,6 +27,12 @@ class OpenVinoEngine:
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             feeds["token_type_ids"] = token_type_ids
+        return self._run(feeds)
+
+    def run_pixels(self, pixel_values: Pixels) -> Rows:
+        return self._run({"pixel_values": pixel_values})
+
+    def _run(self, feeds: dict[str, Any]) -> Rows:
         try:
             self._request.infer(feeds, share_inputs=True)
             rows = self._request.get_output_tensor(0).data
@@ -59,6 +65,8 @@ def load(spec: WorkerSpec) -> OpenVinoEngine:
         )
     inputs = sorted(value.any_name for value in compiled.inputs)
     wanted = ["attention_mask", "input_ids", *(["token_type_ids"] if artefact.token_types else [])]
+    if artefact.pixels is not None:
+        wanted = ["pixel_values"]
     if inputs != wanted:
         raise LoadError(f"{artefact.path}: the graph takes {inputs}, expected {wanted}; build the artefact again")
     return OpenVinoEngine(compiled.create_infer_request())

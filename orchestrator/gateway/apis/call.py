@@ -32,7 +32,7 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, gc=False):
-    """One of `texts`, `sequences` and `encode` is set."""
+    """One of `texts`, `sequences`, `encode` and `decode` is set."""
 
     texts: list[str] | None
     sequences: list[list[int]] | None
@@ -46,6 +46,8 @@ class Call(msgspec.Struct, gc=False):
     """How long the texts for `encode` are in all."""
     costly: bool = False
     """Whether making the answer of the rows may take milliseconds: then it is not done on the event loop."""
+    decode: Callable[[], Tokens] | None = None
+    """What makes pixels of images; takes milliseconds. Refusal where one cannot be read."""
 
 
 Parse = Callable[[bytes, Served], Call]

@@ -17,7 +17,15 @@ from orchestrator.gateway.apis.call import Call, Inputs, Parse, Served, call, de
 from orchestrator.gateway.apis.options import Truncation
 from orchestrator.gateway.apis.tei import check_options
 from orchestrator.gateway.errors import Refusal
-from orchestrator.gateway.tasks import answering, classification, embedding, features, filling, token_classification
+from orchestrator.gateway.tasks import (
+    answering,
+    classification,
+    embedding,
+    features,
+    filling,
+    image_classification,
+    token_classification,
+)
 
 
 class _Similarity(msgspec.Struct):
@@ -42,6 +50,7 @@ _TASKS: dict[str, Parse] = {
     **dict.fromkeys(token_classification.NAMES, token_classification.predict),
     **dict.fromkeys(filling.NAMES, filling.predict),
     **dict.fromkeys(answering.NAMES, answering.predict),
+    **dict.fromkeys(image_classification.NAMES, image_classification.predict),
 }
 """Tasks with a head; embeddings and features are below."""
 

@@ -80,6 +80,10 @@ def rerank(body: bytes, served: Served) -> Call:
 
 def tokenize(body: bytes, served: Served) -> tuple[list[str], bool]:
     """POST /tokenize: the texts, and whether special tokens are wanted."""
+    if served.model.image is not None:
+        raise Refusal(
+            "unprocessable", f"this model's task is {served.model.task}, it has no tokenizer; use POST /predict"
+        )
     request = decode(_tokenize, body)
     check_options(True, request.prompt_name)
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs

@@ -81,7 +81,7 @@ def _pipeline(request: _Predict, parameters: _Parameters, served: Served) -> Cal
     best_only = top_k is msgspec.UNSET
     most = None if isinstance(top_k, msgspec.UnsetType) else top_k
     at_least_one(most, "parameters.top_k")
-    chosen = activation(served) if parameters.function_to_apply is None else _function(parameters.function_to_apply)
+    chosen = activation(served) if parameters.function_to_apply is None else function(parameters.function_to_apply)
     labels = labels_of(served)
     inputs = request.inputs
 
@@ -146,7 +146,7 @@ def labels_of(served: Served) -> list[str]:
     return [] if head is None else head.labels
 
 
-def _function(name: str) -> Activation:
+def function(name: str) -> Activation:
     found = _FUNCTIONS.get(name.lower())
     if found is None:
         known = ", ".join(_FUNCTIONS)

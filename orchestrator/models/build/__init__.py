@@ -10,5 +10,6 @@ OPSET = 18
 
 ARCHITECTURE_NAMES = (
     "bert", "distilbert", "roberta", "xlm-roberta", "camembert", "albert", "electra", "mpnet", "deberta-v2", "modernbert",
+    "vit",
 )  # fmt: skip
 """The keys of settings.ARCHITECTURES; here so that a start from the cache need not import numpy."""

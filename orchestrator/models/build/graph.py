@@ -155,13 +155,20 @@ class GraphBuilder:
         )
 
     def serialise(
-        self, name: str, inputs: Mapping[str, tuple[str, ...]], output: str, shape: tuple[str | int, ...]
+        self,
+        name: str,
+        inputs: Mapping[str, tuple[str | int, ...]],
+        output: str,
+        shape: tuple[str | int, ...],
+        *,
+        floats: bool = False,
     ) -> bytes:
-        """The model: int32 inputs by name and symbolic shape, one float32 output."""
+        """The model: int32 inputs (with `floats` float32) by name and symbolic shape, one float32 output."""
+        kind = TensorProto.FLOAT if floats else TensorProto.INT32
         graph = helper.make_graph(
             self._nodes,
             name,
-            [helper.make_tensor_value_info(one, TensorProto.INT32, dims) for one, dims in inputs.items()],
+            [helper.make_tensor_value_info(one, kind, dims) for one, dims in inputs.items()],
             [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)],
             initializer=self._constants,
         )

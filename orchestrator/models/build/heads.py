@@ -232,6 +232,7 @@ _FAMILIES: dict[str, dict[Kind, _Make]] = {
         ),
     },
     "modernbert": {"text": _modern("text"), "token": _modern("token"), "span": _modern("span"), "mask": _modern("mask")},
+    "vit": {"text": lambda wanted: _plain("text", "classifier", wanted)},
     "electra": {
         "text": _first("classifier.dense", "gelu", "classifier.out_proj"),
         "token": _each("classifier"),
