@@ -14,10 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.app import image_shapes
 from orchestrator.client.link import Answered, Part
 from orchestrator.client.texts import Tokens
 from orchestrator.gateway.apis import huggingface, jina, openai, tei
@@ -29,10 +31,12 @@ from orchestrator.models import ModelError, Prepared, prepare
 from orchestrator.models.choose import Wish
 from orchestrator.models.optimize import tune
 from workers import wire
-from workers.engines.base import EngineError
+from workers.costs import measure
+from workers.engines.base import EngineError, LoadError
 from workers.engines.onnxruntime import load
 from workers.loop import Worker
 from workers.spec import WorkerSpec
+from workers.warmup import warm_up
 from workers.wire import RequestId
 
 DATA = Path(__file__).parents[2] / "data" / "images"
@@ -215,6 +219,31 @@ def test_a_directory_that_does_not_fit_itself_is_refused_by_the_field(
             other.write_text(json.dumps(json.loads(other.read_text()) | {"size": {"height": 40, "width": 40}}))
     with pytest.raises(ModelError, match=says):
         prepare(str(directory), cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("task", ["feature-extraction", "text-classification"])
+def test_a_task_of_texts_is_refused_for_a_vit(task: str, tiny_images: ModuleType, tmp_path: Path) -> None:
+    directory = tiny_images.write(tmp_path / "model", "classes")
+    with pytest.raises(ModelError, match=f"not for {task}"):
+        prepare(str(directory), task=task, cache=tmp_path / "cache")
+
+
+def test_warm_up_and_costs_run_images(model: Callable[[str], Model]) -> None:
+    artefact = model("classes").prepared.artefact
+    spec = WorkerSpec(
+        name="test", incarnation=1, cpus=[0], membind=[], nodes_on_machine=1, threads=1, endpoint="", max_seqlen=17,
+        warmup=[(1, 17), (3, 17)], artefact=artefact,
+    )  # fmt: skip
+    engine = load(spec)
+    warm_up(engine, spec)
+    points, _ = measure(engine, spec, artefact)
+    assert {(point.length, point.n) for point in points} == {(17, 1), (17, 2), (17, 8)}
+    with pytest.raises(LoadError, match="expected"):
+        warm_up(engine, msgspec.structs.replace(spec, artefact=msgspec.structs.replace(artefact, width=9)))
+
+
+def test_an_instance_warms_up_with_one_image_and_a_full_batch(model: Callable[[str], Model]) -> None:
+    assert image_shapes(model("classes").prepared.artefact, 170) == [(1, 17), (10, 17)]
 
 
 def test_a_length_other_than_that_of_an_image_is_refused(tiny_images: ModuleType, tmp_path: Path) -> None:

@@ -70,3 +70,30 @@ def test_a_refusal_carries_reason_message_and_time_to_retry() -> None:
         "later",
         20,
     )
+
+
+def test_images_are_cut_out_of_requests_and_travel_together() -> None:
+    def image(fill: int) -> bytes:
+        return bytes([fill]) * 12
+
+    two = request_from(b"a", wire.encode_submit(1, [5, 5], image(1) + image(2), pixels=True), 12)
+    one = request_from(b"b", wire.encode_submit(2, [5], image(3), pixels=True), 12)
+    first, second = items_of(two)
+    batch = wire.decode_batch(batch_frame(Dispatch(flight_of(second, *items_of(one), first))))
+    assert (batch.pixels, batch.lengths) == (True, [5, 5, 5])
+    assert bytes(batch.ids) == image(2) + image(3) + image(1)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected", "says"),
+    [
+        (True, 0, "images of 12 bytes; this model reads token ids"),
+        (True, 16, "images of 12 bytes; this model reads images of 16 bytes"),
+        (False, 12, "token ids; this model reads images of 12 bytes"),
+    ],
+)
+def test_what_the_model_does_not_read_is_refused_before_it_shares_a_batch(
+    pixels: bool, expected: int, says: str
+) -> None:
+    with pytest.raises(wire.WireError, match=says):
+        request_from(b"a", wire.encode_submit(1, [3], bytes(12), pixels=pixels), expected)
