@@ -1,8 +1,7 @@
 """What do gateway, router and messaging cost per request? `make bench-overhead`.
 
 Three figures, each with what it is compared to, all in one run on the same cores:
-1. CPU time per short request at 32 in flight: gateway, router, and the part of the workers that is not the engine. Once with the
-   model, which empties the caches of the cores it shares with them, and once with one of a single layer, which does not.
+1. CPU time per short request at 32 in flight: gateway, router, and the part of the workers that is not the engine.
 2. Latency added at one in flight: median over HTTP minus the engine's own median for the same texts, in alternating rounds.
 3. Throughput on short text with 2 instances, as a share of two bare pinned processes that tokenize and run the same graph.
 """
@@ -37,7 +36,6 @@ from workers.spec import Artefact, WorkerSpec
 
 SEED = 20
 TEXTS = 64
-LIGHT = "synthetic:one-layer"
 
 
 class Bare:
@@ -141,8 +139,6 @@ def measure_cpu(one: Running, requests: list[bytes], seconds: float) -> tuple[di
 def measure(cache: Path, seconds: float, rounds: int, precision: str) -> dict[str, Any]:
     prepared = prepare(None, cache=cache)
     texts = short_texts(SEED, TEXTS)
-    with running(["--instances", "2", "--model", LIGHT], cache) as one:
-        light, _ = measure_cpu(one, [embed_request(*one.address, text) for text in texts], seconds * 2)
     with running(["--instances", "2", "--precision", precision], cache) as one:
         planned = one.status().instances
         cores = [instance.cpus for instance in planned]
@@ -175,8 +171,6 @@ def measure(cache: Path, seconds: float, rounds: int, precision: str) -> dict[st
         "rounds": rounds,
         "cpu_us_per_request": {part: round(value, 1) for part, value in cpu.items()},
         "cpu_us_per_request_total": round(sum(cpu.values()), 1),
-        "light_cpu_us_per_request": {part: round(value, 1) for part, value in light.items()},
-        "light_cpu_us_per_request_total": round(sum(light.values()), 1),
         "added_ms_at_one_in_flight": round(statistics.median(added), 3),
         "served_per_second": round(statistics.median(served), 1),
         "bare_per_second": round(statistics.median(bare), 1),
@@ -186,15 +180,12 @@ def measure(cache: Path, seconds: float, rounds: int, precision: str) -> dict[st
 
 
 def table(figures: dict[str, Any]) -> str:
-    def both(part: str) -> str:
-        return f"{figures['light_cpu_us_per_request'][part]:.0f} / {figures['cpu_us_per_request'][part]:.0f} µs"
-
-    totals = f"{figures['light_cpu_us_per_request_total']:.0f} / {figures['cpu_us_per_request_total']:.0f} µs"
+    cpu = figures["cpu_us_per_request"]
     rows = [
-        ("CPU per request at 32 in flight: gateway", both("gateway"), "one layer / the model"),
-        ("  router", both("router"), "≤ 45"),
-        ("  messaging in the workers", both("messaging"), ""),
-        ("  all three", totals, "≤ 220"),
+        ("CPU per request at 32 in flight: gateway", f"{cpu['gateway']:.0f} µs", ""),
+        ("  router", f"{cpu['router']:.0f} µs", "≤ 45"),
+        ("  messaging in the workers", f"{cpu['messaging']:.0f} µs", ""),
+        ("  all three", f"{figures['cpu_us_per_request_total']:.0f} µs", "≤ 220"),
         ("added latency at one in flight, median", f"{figures['added_ms_at_one_in_flight']:.2f} ms", "≤ 0.5"),
         ("served, 2 instances, 32 in flight", f"{figures['served_per_second']:.0f} /s", ""),
         ("two bare processes", f"{figures['bare_per_second']:.0f} /s", ""),
@@ -202,7 +193,7 @@ def table(figures: dict[str, Any]) -> str:
         ("failed requests", str(sum(figures["failures"].values())), "0"),
     ]
     head = f"{figures['machine']}, kernel {figures['kernel']}, cores {figures['cores']}, {figures['precision']}, seed {figures['seed']}"
-    return "\n".join([head, *(f"  {name:<44}{value:>14}   {wanted}" for name, value, wanted in rows)])
+    return "\n".join([head, *(f"  {name:<44}{value:>10}   {wanted}" for name, value, wanted in rows)])
 
 
 def main() -> int:

