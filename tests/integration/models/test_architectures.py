@@ -75,7 +75,9 @@ def test_openvino_reads_the_same_graph_and_computes_the_same(
 
 def test_every_architecture_has_a_case_and_every_case_a_reference(stored: dict[str, np.ndarray]) -> None:
     compared = {case["config"]["model_type"] for case in cases.CASES.values()}
-    assert compared | {"distilbert"} == set(ARCHITECTURES)  # distilbert's are in tiny.npz
+    # distilbert's are in tiny.npz, vit's answers to images in tests/data/images
+    assert compared | {"distilbert", "vit"} == set(ARCHITECTURES)
+    assert json.loads((Path(__file__).parents[2] / "data" / "images" / "reference.json").read_text())
     assert {key.split("/")[0] for key in stored} == set(cases.CASES)
     assert set(ARCHITECTURE_NAMES) == set(ARCHITECTURES)  # the names that a start from the cache knows
 
