@@ -51,7 +51,6 @@ class Process:
         self._partial = b""
         self._pidfd = -1
         self._output = -1
-        self.malformed = 0
 
     def spawn(self, *, threads: int, pass_fds: Sequence[int], start: ToChild) -> int:
         """Starts the process and sends its specification; returns its pid. OSError if it cannot be started."""
@@ -173,7 +172,6 @@ class Process:
                 try:
                     message = _decoder.decode(line)
                 except msgspec.DecodeError as error:
-                    self.malformed += 1
                     self._note(f"dropped a malformed message: {error}: {line[:80]!r}")
                     continue
                 self._on_message(message)

@@ -44,14 +44,6 @@ class Notifier:
                 self._address = None
 
 
-def listen_fds(environment: Mapping[str, str], pid: int) -> list[int]:
-    """Descriptors passed by socket activation, sd_listen_fds(3): from 3 on, if they are meant for this process."""
-    if environment.get("LISTEN_PID") != str(pid):
-        return []
-    count = environment.get("LISTEN_FDS", "0")
-    return list(range(3, 3 + int(count))) if count.isdigit() else []
-
-
 def scrub_environment() -> None:
     """Children must not believe that these are meant for them."""
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
