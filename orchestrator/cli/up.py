@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from orchestrator.app import AppError, Options, Prelude
 from orchestrator.app import run as serve
+from orchestrator.assemble import AppError, Options, Prelude
 from orchestrator.cli.errors import FAILED, UNWORKABLE, CommandError
 from orchestrator.cli.options import add_cache_dir, add_runtime_dir, cache_dir, claim_scope, count_or_auto, runtime_dir
 from orchestrator.config.schema import Engine, Layout, Policy, Precision, option

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.app import image_shapes
 from orchestrator.client.link import Answered, Part
 from orchestrator.client.texts import Tokens
+from orchestrator.deploy import image_shapes
 from orchestrator.gateway.apis import huggingface, jina, openai, tei
 from orchestrator.gateway.apis.call import Call, Served
 from orchestrator.gateway.errors import Refusal

@@ -1,0 +1,233 @@
+"""From what the user asked for to what is to run: layout, machine, model, plan and artefacts. Starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orchestrator.claims import ClaimError, Claims
+from orchestrator.config.check import check_layout
+from orchestrator.config.load import LayoutErrors, load_layout
+from orchestrator.config.schema import Layout, layout_max_seqlen
+from orchestrator.plan.model import InstanceName, Plan, PlanError
+from orchestrator.plan.solve import PlanRequest, plan
+from topology.model import Machine, TopologyError
+from topology.sysfs import read_machine
+from workers.bind import BindError, PolicyForbiddenError, libnuma
+from workers.spec import Artefact
+
+if TYPE_CHECKING:
+    from orchestrator.models import Prepared
+    from orchestrator.models.optimize import Tuned
+    from orchestrator.models.variants import Variant
+
+
+class AppError(Exception):
+    """It cannot start: what, where, why, what to do. `unworkable`: nor can it at the next try (exit code 78)."""
+
+    def __init__(self, message: str, unworkable: bool = False) -> None:
+        super().__init__(message)
+        self.unworkable = unworkable
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; None leaves it to the layout, then to the default of the schema."""
+
+    layout: Path | None
+    model: str | None
+    task: str | None
+    precision: str | None
+    engine: str | None
+    instances: int | None
+    policy: str | None
+    max_seqlen: int | None
+    host: str | None
+    port: int | None
+    runtime: Path
+    cache: Path
+    claim_scope: str = "host"
+    start_timeout_s: float | None = None
+    min_cosine: float | None = None
+    answer_cache_mb: float | None = None
+    join_requests: bool | None = None
+
+
+@dataclass(frozen=True)
+class Prelude:
+    """What is known before the first process starts; `up` shows it."""
+
+    machine: Machine
+    prepared: Prepared
+    plan: Plan
+    artefacts: dict[InstanceName, Artefact]
+    """What each instance loads."""
+
+
+def settled_layout(options: Options) -> Layout:
+    """The layout file, or the defaults, with what the command line says over it. AppError lists every problem."""
+    try:
+        layout = load_layout(options.layout) if options.layout is not None else Layout(version=1)
+    except LayoutErrors as error:
+        raise AppError(str(error), unworkable=True) from None
+    said: dict[str, Any] = {
+        name: value
+        for name in ("model", "task", "precision", "engine", "min_cosine", "policy", "max_seqlen", "host", "port")
+        if (value := getattr(options, name)) is not None
+    }
+    if options.start_timeout_s is not None:
+        said["supervision"] = msgspec.structs.replace(layout.supervision, start_timeout_s=options.start_timeout_s)
+    kept = {"answers_mb": options.answer_cache_mb, "join": options.join_requests}
+    caches = {name: value for name, value in kept.items() if value is not None}
+    if caches:
+        said["caches"] = msgspec.structs.replace(layout.caches, **caches)
+    if layout.instances and options.instances is not None:
+        raise AppError(
+            f"--instances {options.instances} and the instances of {options.layout} say different things; leave one of them out",
+            unworkable=True,
+        )
+    return msgspec.structs.replace(layout, **said)
+
+
+def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims: Claims) -> Prelude:
+    """Reads the machine, prepares the model, makes the plan and claims its CPUs. AppError says which of them cannot be."""
+    from orchestrator.models import ModelError, prepare
+    from orchestrator.models.choose import Wish
+    from orchestrator.models.optimize import tune
+
+    try:
+        machine = read_machine()
+    except TopologyError as error:
+        raise AppError(str(error)) from None
+    if layout.instances or layout.housekeeping:
+        problems = check_layout(layout, machine)
+        if problems:
+            raise AppError("\n".join(map(str, problems)), unworkable=True)
+    _several_nodes_need_libnuma(machine)
+    try:
+        prepared = prepare(
+            layout.model,
+            task=layout.task,
+            max_seqlen=layout_max_seqlen(layout),
+            cache=options.cache,
+        )
+        how = "built" if prepared.built else "from the cache"
+        say(f"model {prepared.status.id}: fp32 graph {how} in {prepared.seconds:.1f} s")
+        if layout.precision == "fp32" and layout.engine == "auto":
+            say(
+                "fp32 gives the model's own answers; --precision auto measures what bf16 and int8 gain on this CPU, and what they cost"
+            )
+        wish = Wish(layout.precision, layout.engine, layout.min_cosine)
+        tuned = tune(prepared, options.cache, wish, None, say)
+    except ModelError as error:
+        raise AppError(str(error), unworkable=error.unworkable) from None
+    policy = layout.policy
+    if prepared.artefact.pixels is not None and policy == "by-seqlen":
+        policy = "shortest-completion"
+        say(
+            f"model {prepared.status.id}: all images count as {prepared.status.max_seqlen} tokens; no buckets by length"
+        )
+    request = PlanRequest(
+        instances=options.instances,
+        policy=policy,
+        max_seqlen=prepared.status.max_seqlen,
+        layout=layout if layout.instances or layout.housekeeping else None,
+        batching=layout.batching,
+        limits=layout.limits,
+    )
+    planned = _claimed_plan(machine, request, claims, shared="overlap" in layout.allow)
+    try:
+        return with_variants(Prelude(machine, prepared, planned, {}), tuned)
+    except ModelError as error:
+        raise AppError(str(error), unworkable=error.unworkable) from None
+
+
+def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
+    """Each instance gets the form of the model that is best for its bucket. ModelError if none can be used."""
+    root = str(tuned.root)
+    instances, artefacts, warnings = [], {}, [*before.plan.warnings, *tuned.notes]
+    chosen: dict[str, Variant] = {}
+    ready_made: dict[str, dict[int, Path]] = {}
+    nodes = sorted({one.membind[0] if one.membind else 0 for one in before.plan.instances})
+    for instance in before.plan.instances:
+        low, high = (instance.bucket.min, instance.bucket.max) if instance.bucket else (1, instance.max_seqlen)
+        choice = tuned.choose(low, min(high, instance.max_seqlen))
+        variant = choice.variant
+        chosen[variant.name] = variant
+        warnings += [warning for warning in choice.warnings if warning not in warnings]
+        artefacts[instance.name] = variant.artefact(before.prepared.artefact, root)
+        if variant.engine == "onnxruntime":
+            node = instance.membind[0] if instance.membind else 0
+            if variant.name not in ready_made:
+                ready_made[variant.name] = _shared(tuned, variant, nodes, warnings)
+            if (path := ready_made[variant.name].get(node)) is not None:
+                artefacts[instance.name] = msgspec.structs.replace(artefacts[instance.name], path=str(path))
+        instances.append(
+            msgspec.structs.replace(
+                instance,
+                precision=variant.precision,
+                engine=variant.engine,
+                reasons=[*instance.reasons, f"{variant.name}: {choice.reason}"],
+            )
+        )
+    if len(chosen) > 1:
+        warnings.append(
+            f"instances compute in {' and '.join(chosen)}: one text gives slightly different answers by the instance that takes it; "
+            "--precision names one for all"
+        )
+    status = msgspec.structs.replace(
+        before.prepared.status,
+        precision="+".join(dict.fromkeys(variant.precision for variant in chosen.values())),
+        engine="+".join(dict.fromkeys(variant.engine for variant in chosen.values())),
+    )
+    return Prelude(
+        machine=before.machine,
+        prepared=msgspec.structs.replace(before.prepared, status=status),
+        plan=msgspec.structs.replace(before.plan, instances=instances, warnings=warnings),
+        artefacts=artefacts,
+    )
+
+
+def _shared(tuned: Tuned, variant: Variant, nodes: Sequence[int], warnings: list[str]) -> dict[int, Path]:
+    """By memory node: the graph whose weights its workers share. Empty, with a warning, where it cannot be made."""
+    from orchestrator.models import ModelError
+    from orchestrator.models.share import shared
+
+    try:
+        return shared(tuned.root, variant.graph.partition("/")[0], tuned.study.tools["onnxruntime"], nodes)
+    except ModelError as error:
+        warnings.append(str(error))
+        return {}
+
+
+def _claimed_plan(machine: Machine, request: PlanRequest, claims: Claims, shared: bool) -> Plan:
+    """A plan around what other orchestrators hold, with its own CPUs claimed, unless the layout allows overlap."""
+    while True:
+        taken = {} if shared else claims.taken(cpu.cpu for cpu in machine.cpus if cpu.allowed)
+        try:
+            made = plan(machine, msgspec.structs.replace(request, taken=taken))
+        except PlanError as error:
+            raise AppError(str(error), unworkable=not taken) from None
+        if shared:
+            return made
+        try:
+            claims.claim(cpu for instance in made.instances for cpu in instance.cpus)
+        except ClaimError:
+            continue  # somebody was faster; plan again around them
+        return made
+
+
+def _several_nodes_need_libnuma(machine: Machine) -> None:
+    nodes = [node.node for node in machine.nodes if node.has_memory]
+    if len(nodes) < 2:
+        return
+    try:
+        libnuma()
+    except PolicyForbiddenError:
+        return  # each worker notes it, and status shows it
+    except BindError as error:
+        raise AppError(f"memory must be bound to one of the nodes {nodes}, but {error}", unworkable=True) from None

@@ -1,0 +1,118 @@
+"""From a plan and a model to the specification of every process."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable
+
+import msgspec
+
+from orchestrator.assemble import Options, Prelude
+from orchestrator.claims import Claims
+from orchestrator.config.schema import Layout
+from orchestrator.gateway.spec import Caches, GatewaySpec, Limits
+from orchestrator.plan.model import PlannedInstance
+from orchestrator.router.spec import RouterSpec
+from orchestrator.supervisor.core import Timing
+from orchestrator.supervisor.runner import ChildPlan, Deployment
+from workers.spec import Artefact, WorkerSpec
+
+MOST_GATEWAYS = 8
+"""One gateway serves about 7,000 short requests a second; more than eight are a matter of a layout file."""
+
+
+def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.socket, claims: Claims) -> Deployment:
+    """From plan and model to the specification of every process."""
+    prepared, planned = before.prepared, before.plan
+    front = f"ipc://{options.runtime / 'front.sock'}"
+    back = f"ipc://{options.runtime / 'back.sock'}"
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    housekeeping = planned.housekeeping
+    router = RouterSpec(
+        front=front,
+        back=back,
+        plan=planned,
+        description={"model": msgspec.to_builtins(prepared.status), "tokenizer": prepared.tokenizer},
+        cpus=housekeeping.cpus,
+        pixel_bytes=4 * math.prod(prepared.artefact.pixels) if prepared.artefact.pixels is not None else 0,
+    )
+    limits = Limits(
+        body_bytes=int(layout.limits.body_mb * (1 << 20)),
+        batch=layout.limits.batch,
+        in_flight=layout.limits.in_flight,
+        truncate=layout.limits.truncate,
+        default_timeout_ms=layout.limits.timeout_ms,
+    )
+    caches = Caches(
+        token_bytes=int(layout.caches.tokens_mb * (1 << 20)),
+        answer_bytes=int(layout.caches.answers_mb * (1 << 20)),
+        join=layout.caches.join,
+    )
+    count = layout.gateways or (1 if housekeeping.shared else max(1, min(MOST_GATEWAYS, len(housekeeping.cpus) - 1)))
+    nodes = sum(node.has_memory for node in before.machine.nodes)
+
+    def gateway(name: str) -> Callable[[int], GatewaySpec]:
+        return lambda _: GatewaySpec(
+            name=name,
+            listen_fd=listener.fileno(),
+            front=front,
+            model=prepared.status,
+            tokenizer=prepared.tokenizer,
+            limits=limits,
+            cpus=housekeeping.cpus,
+            caches=caches,
+        )
+
+    def worker(instance: PlannedInstance) -> Callable[[int], WorkerSpec]:
+        return lambda incarnation: WorkerSpec(
+            name=instance.name,
+            incarnation=incarnation,
+            cpus=instance.cpus,
+            membind=instance.membind,
+            nodes_on_machine=nodes,
+            threads=instance.threads,
+            endpoint=back,
+            max_seqlen=instance.max_seqlen,
+            warmup=(
+                warmup_shapes(instance, planned.max_batch_tokens)
+                if prepared.artefact.pixels is None
+                else image_shapes(prepared.artefact, planned.max_batch_tokens)
+            ),
+            costs=str(options.cache / "costs"),
+            artefact=before.artefacts[instance.name],
+        )
+
+    return Deployment(
+        plan=planned,
+        machine=before.machine,
+        model=prepared.status,
+        children=[
+            ChildPlan("router", "router", lambda _: router),
+            *(ChildPlan(instance.name, "worker", worker(instance), instance.threads) for instance in planned.instances),
+            *(
+                ChildPlan(f"gateway-{number}", "gateway", gateway(f"gateway-{number}"), pass_fds=(listener.fileno(),))
+                for number in range(count)
+            ),
+        ],
+        listener=listener,
+        endpoint=f"http://{shown}:{port}",
+        control_socket=options.runtime / "control.sock",
+        timing=Timing(start=layout.supervision.start_timeout_s, drain=layout.supervision.drain_timeout_s),
+        warnings=before.machine.warnings,
+        chore=claims.attend,
+    )
+
+
+def image_shapes(artefact: Artefact, max_batch_tokens: int) -> list[tuple[int, int]]:
+    """(batch, length): one image, and as many as a batch holds."""
+    return sorted({(1, artefact.positions), (max(1, max_batch_tokens // artefact.positions), artefact.positions)})
+
+
+def warmup_shapes(instance: PlannedInstance, max_batch_tokens: int) -> list[tuple[int, int]]:
+    """(batch, length): the shortest and the longest of its bucket alone, and the largest batch of the shortest."""
+    low = max(8, instance.bucket.min if instance.bucket else 1)
+    high = min(instance.bucket.max if instance.bucket else instance.max_seqlen, instance.max_seqlen)
+    low = min(low, high)
+    return sorted({(1, low), (1, high), (max(1, max_batch_tokens // low), low)})
