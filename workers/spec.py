@@ -102,7 +102,13 @@ class Drained(msgspec.Struct, frozen=True, tag="drained"):
     """Child → supervisor: nothing is in flight any more and nothing new is taken."""
 
 
-FromChild = Ready | Beat | Fatal | Stats | Drained
+class Held(msgspec.Struct, frozen=True, tag="held"):
+    """Router → supervisor: this instance, which was to be held back, holds nothing any more."""
+
+    name: str
+
+
+FromChild = Ready | Beat | Fatal | Stats | Drained | Held
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
@@ -127,6 +133,18 @@ class Lost(msgspec.Struct, frozen=True, tag="lost"):
     incarnation: int
 
 
+class Hold(msgspec.Struct, frozen=True, tag="hold"):
+    """Supervisor → router: give this instance nothing more, whatever its incarnation, and say Held when it holds nothing."""
+
+    name: str
+
+
+class Release(msgspec.Struct, frozen=True, tag="release"):
+    """Supervisor → router: this instance gets work again."""
+
+    name: str
+
+
 class State(msgspec.Struct, frozen=True, tag="state"):
     """Supervisor → gateway, once a second and at each change of state: the Status document."""
 
@@ -139,4 +157,4 @@ class Configure(msgspec.Struct, frozen=True, tag="configure"):
     plan: msgspec.Raw
 
 
-ToChild = Start | Drain | Stop | Lost | State | Configure
+ToChild = Start | Drain | Stop | Lost | State | Configure | Hold | Release

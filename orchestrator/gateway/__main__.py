@@ -34,7 +34,21 @@ from orchestrator.gateway.tokenize import Tokenizing
 from orchestrator.gateway.uplink import Uplink
 from orchestrator.status import CacheStatus
 from workers.channel import Channel, ChannelError, SupervisorGone
-from workers.spec import Beat, Configure, Drain, Drained, Fatal, Lost, Ready, Start, State, Stats, Stop
+from workers.spec import (
+    Beat,
+    Configure,
+    Drain,
+    Drained,
+    Fatal,
+    Hold,
+    Lost,
+    Ready,
+    Release,
+    Start,
+    State,
+    Stats,
+    Stop,
+)
 
 BEAT_SECONDS = 0.5
 FLUSH_SECONDS = 1.0
@@ -119,7 +133,7 @@ class Process:
                         self._drain = asyncio.create_task(self._say_drained())
                 case Stop():
                     self._stopped.set()
-                case Start() | Lost() | Configure():
+                case Start() | Lost() | Configure() | Hold() | Release():
                     log.error("gateway=%s ignores a %s message", self._spec.name, type(message).__name__)
                 case _:
                     assert_never(message)

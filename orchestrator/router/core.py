@@ -31,11 +31,14 @@ from orchestrator.router.events import (
     Drained,
     Event,
     Flight,
+    Held,
+    Hold,
     Item,
     Note,
     PlanChanged,
     Reason,
     Refuse,
+    Release,
     Reply,
     Request,
     Seconds,
@@ -47,7 +50,7 @@ from orchestrator.router.events import (
 )
 from orchestrator.router.instances import Instance
 from orchestrator.router.ledger import Ledger
-from orchestrator.router.policy import earliest_finish
+from orchestrator.router.policy import earliest_finish, prefetch_from
 from orchestrator.router.report import report_instance, report_lane
 from orchestrator.router.roster import Roster
 from orchestrator.status import BucketReport, RouterReport, RouterStatus
@@ -107,6 +110,10 @@ class RouterCore:
                     self._dispatcher.drop(self.ledger.close(request, "cancelled"))
             case PlanChanged():
                 self._change_plan(event.plan, now, actions)
+            case Hold():
+                self._hold(event.name, now, actions)
+            case Release():
+                self._release(event.name, now, actions)
             case Drain():
                 self.draining = self._dispatcher.hurry = True
                 self._limits = Limits(self.roster.longest, self.roster.plan.queue_limit, True)
@@ -219,7 +226,7 @@ class RouterCore:
 
     def _done(self, event: BatchDone, now: Seconds, actions: list[Action]) -> None:
         instance = self.roster.instances.get(event.name)
-        flight = self._landed(instance, event.incarnation, event.batch_id, now)
+        flight = self._landed(instance, event.incarnation, event.batch_id, now, actions)
         if instance is None or flight is None:
             self.ledger.counts.late_results += 1
             return
@@ -260,13 +267,15 @@ class RouterCore:
 
     def _failed(self, event: BatchFailed, now: Seconds, actions: list[Action]) -> None:
         instance = self.roster.instances.get(event.name)
-        flight = self._landed(instance, event.incarnation, event.batch_id, now)
+        flight = self._landed(instance, event.incarnation, event.batch_id, now, actions)
         if flight is None:
             self.ledger.counts.late_results += 1
             return
         self._retry_alone(flight, event.message, now, actions)
 
-    def _landed(self, instance: Instance | None, incarnation: int, batch_id: int, now: Seconds) -> Flight | None:
+    def _landed(
+        self, instance: Instance | None, incarnation: int, batch_id: int, now: Seconds, actions: list[Action]
+    ) -> Flight | None:
         """Takes a batch off its worker; None if this incarnation does not hold it."""
         if instance is None or incarnation != instance.incarnation:
             return None
@@ -282,6 +291,7 @@ class RouterCore:
             return None
         if instance.running is None:
             self.roster.rest(instance)
+            self._say_held(instance, actions)
         return flight
 
     def _retry_alone(self, flight: Flight, message: str, now: Seconds, actions: list[Action]) -> None:
@@ -333,6 +343,7 @@ class RouterCore:
         instance.incarnation = event.incarnation
         instance.pid = event.pid
         instance.connected = True
+        instance.serves = event.name not in self.roster.withheld
         if event.costs and not instance.learn(event.costs):
             actions.append(Note(f"instance={event.name} costs ignored: {event.costs[:3]} are no measurements"))
         self.roster.rest(instance)
@@ -383,10 +394,11 @@ class RouterCore:
         actions.append(
             Note(f"instance={instance.name} {why} incarnation={instance.incarnation} held={instance.in_flight}")
         )
-        instance.connected = False
+        instance.connected = instance.serves = False
         instance.running = instance.prefetched = None
         if running is None:
             return
+        self._say_held(instance, actions)
         if killed:
             for item in running.items:
                 item.deaths += 1
@@ -399,6 +411,44 @@ class RouterCore:
         self.roster.forget_the_gone()
         self.roster.spread()
         self._dispatcher.pump_all(now, actions)
+
+    def _hold(self, name: str, now: Seconds, actions: list[Action]) -> None:
+        """No more work for this instance: the others serve its bucket meanwhile, or it waits in the queue."""
+        instance = self.roster.instances.get(name)
+        if instance is None:  # of an unknown one nothing is held either, and somebody waits to hear that
+            self.roster.withheld.add(name)
+            actions.append(Held(name))
+            return
+        if name not in self.roster.withheld:
+            actions.append(Note(f"instance={name} withheld held={instance.in_flight}"))
+            if instance.running is None:
+                self.roster.rouse(instance)
+            self.roster.withheld.add(name)
+            instance.serves = False
+            self.roster.spread()
+            self._dispatcher.pump_all(now, actions)
+        if instance.running is None:
+            self._say_held(instance, actions)
+
+    def _release(self, name: str, now: Seconds, actions: list[Action]) -> None:
+        if name not in self.roster.withheld:
+            return
+        actions.append(Note(f"instance={name} released"))
+        self.roster.withheld.remove(name)
+        instance = self.roster.instances.get(name)
+        if instance is None or not instance.connected:
+            return
+        instance.serves = True
+        if instance.running is None:
+            self.roster.rest(instance)
+        elif instance.lane is not None:
+            instance.lane.prefetch_due = min(instance.lane.prefetch_due, prefetch_from(instance))
+        self.roster.spread()
+        self._dispatcher.pump_all(now, actions)
+
+    def _say_held(self, instance: Instance, actions: list[Action]) -> None:
+        if instance.name in self.roster.withheld:
+            actions.append(Held(instance.name))
 
     # ---- the plan -----------------------------------------------------------------------------------------------
 

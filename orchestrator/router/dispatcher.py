@@ -62,7 +62,7 @@ class Dispatcher:
     def feed(self, instance: Instance, now: Seconds, actions: list[Action]) -> None:
         """An instance has room after a batch: its own lane first, then the others', whose oldest has waited longest first."""
         lane = instance.lane
-        if lane is None:
+        if lane is None or not instance.serves:
             return
         queue = lane.queue
         if queue.size:
@@ -262,8 +262,8 @@ class Dispatcher:
 
     def refuse_late(self, request: Request, actions: list[Action]) -> None:
         """Ends a request whose deadline has passed."""
-        connected = any(instance.connected for instance in self._roster.instances.values())
-        message = f"{request.timeout_ms} ms have passed" + ("" if connected else " and no instance was connected")
+        serving = any(instance.serves for instance in self._roster.instances.values())
+        message = f"{request.timeout_ms} ms have passed" + ("" if serving else " and no instance was there to serve it")
         self.drop(self._ledger.close(request, "deadline"))
         actions.append(Refuse(request, "deadline", message))
 

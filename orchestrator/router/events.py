@@ -173,13 +173,25 @@ class PlanChanged(msgspec.Struct, frozen=True):
     plan: Plan
 
 
+class Hold(msgspec.Struct, frozen=True):
+    """This instance gets nothing new, over all its incarnations, until it is released. What it holds, it answers."""
+
+    name: str
+
+
+class Release(msgspec.Struct, frozen=True):
+    """It gets work again."""
+
+    name: str
+
+
 class Drain(msgspec.Struct, frozen=True):
     """Take nothing new, finish what is there."""
 
 
 Event = (
     Request | BatchDone | Tick | WorkerHello | BatchFailed | WorkerLost | WorkerLeft | Undelivered
-    | Cancel | ClientGone | PlanChanged | Drain
+    | Cancel | ClientGone | PlanChanged | Hold | Release | Drain
 )  # fmt: skip
 
 
@@ -212,10 +224,16 @@ class Drained(msgspec.Struct, frozen=True):
     """Nothing is queued or in flight and nothing new is taken. Said once."""
 
 
+class Held(msgspec.Struct, frozen=True):
+    """A withheld instance holds nothing any more. Each Hold is answered so in the end."""
+
+    name: str
+
+
 class Note(msgspec.Struct, frozen=True):
     """One line for the log: a change of state."""
 
     text: str
 
 
-Action = Dispatch | Reply | Refuse | Drained | Note
+Action = Dispatch | Reply | Refuse | Held | Drained | Note

@@ -44,7 +44,7 @@ class Instance:
 
     __slots__ = (
         "bucket", "classes", "connected", "counts", "dead", "holds", "incarnation", "label", "lane", "measured", "name",
-        "pid", "planned", "predictor", "prefetched", "running", "said",
+        "pid", "planned", "predictor", "prefetched", "running", "said", "serves",
     )  # fmt: skip
 
     def __init__(self, planned: PlannedInstance, costs: CostTable) -> None:
@@ -62,6 +62,8 @@ class Instance:
         """The latest incarnation that is known to have ended; nothing is taken from it or one before it."""
         self.pid = 0
         self.connected = False
+        self.serves = False
+        """Connected, and nobody has asked to withhold work from it."""
         self.running: Flight | None = None
         self.prefetched: Flight | None = None
         self.lane: Lane | None = None
@@ -95,7 +97,8 @@ class Instance:
 
     @property
     def idle(self) -> bool:
-        return self.connected and self.running is None
+        """It could take work at once."""
+        return self.serves and self.running is None
 
     @property
     def in_flight(self) -> int:

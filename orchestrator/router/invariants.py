@@ -46,6 +46,7 @@ def _check_instances(core: RouterCore) -> list[Item]:
     for name, one in core.roster.instances.items():
         if one.prefetched is not None and one.running is None:
             raise AssertionError(f"{name} has a batch prefetched and none running")
+        _expect(f"{name} serves", one.serves, one.connected and name not in core.roster.withheld)
         if not one.connected and one.running is not None:
             raise AssertionError(f"{name} is gone and holds a batch")
         if not one.connected and not one.planned:

@@ -37,9 +37,12 @@ from orchestrator.router.events import (
     Drain,
     Drained,
     Event,
+    Held,
+    Hold,
     Note,
     PlanChanged,
     Refuse,
+    Release,
     Reply,
     Tick,
     Undelivered,
@@ -377,6 +380,9 @@ class RouterLoop:
                 self._send_client(action.request.client, refused_frame(action))
             case Note():
                 log(action.text)
+            case Held():
+                log(f"instance={action.name} holds nothing")
+                self._channel.send(messages.Held(action.name))
             case Drained():
                 log("drained")
                 self._channel.send(messages.Drained())
@@ -399,6 +405,10 @@ class RouterLoop:
                         log(f"kept the plan: what the supervisor sent is none: {error}")
                         continue
                     self._handle(PlanChanged(plan), now)
+                case messages.Hold():
+                    self._handle(Hold(message.name), now)
+                case messages.Release():
+                    self._handle(Release(message.name), now)
                 case messages.Drain():
                     log("draining")
                     self._handle(Drain(), now)

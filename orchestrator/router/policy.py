@@ -48,7 +48,7 @@ PREFETCH_SECONDS: Final = 2e-3
 
 
 class HomeOutlook(msgspec.Struct, frozen=True):
-    """When the connected homes of a lane will have time for what waits in it."""
+    """When the homes of a lane that serve will have time for what waits in it."""
 
     free_at: Seconds
     """When the first of them is free; infinity without any."""
@@ -61,7 +61,7 @@ class HomeOutlook(msgspec.Struct, frozen=True):
     def of(lane: Lane, now: Seconds) -> HomeOutlook:
         free, speed, shape = inf, 0.0, None
         for home in lane.homes:
-            if home.connected:
+            if home.serves:
                 free = min(free, home.free_at(now))
                 speed += 1.0 / home.predictor.factor
                 shape = home.predictor.shape
@@ -71,9 +71,9 @@ class HomeOutlook(msgspec.Struct, frozen=True):
 
 
 def quickest(lane: Lane, length: int) -> Seconds:
-    """Seconds that the fastest connected home takes for one sequence; infinity without any."""
+    """Seconds that the fastest home that serves takes for one sequence; infinity without any."""
     return min(
-        (home.predictor.seconds(length, 1) for home in lane.homes if home.connected and home.holds >= length),
+        (home.predictor.seconds(length, 1) for home in lane.homes if home.serves and home.holds >= length),
         default=inf,
     )
 
@@ -103,7 +103,7 @@ def earliest_finish(lanes: list[Lane], length: int, flow: int | None, priority: 
     """
     best = inf
     for lane in lanes:
-        homes = [home for home in lane.homes if home.connected and home.holds >= length]
+        homes = [home for home in lane.homes if home.serves and home.holds >= length]
         if not homes:
             continue
         if not all(home.predictor.trusted for home in homes):
@@ -122,7 +122,7 @@ def leave_to_a_busy_one(candidate: Instance, lane: Lane, item: Item, now: Second
     # (`simulate --machine 8x25 --instances 192`: p95 66 ms instead of 42).
     finish = now + (1.0 - MARGIN_SHARE) * candidate.predictor.seconds(item.length, 1)
     for other in lane.homes:
-        if other.connected and other.running is not None and other.holds >= item.length:
+        if other.serves and other.running is not None and other.holds >= item.length:
             backlog = lane.queue.backlog(other.predictor.shape) * other.predictor.factor
             if other.free_at(now) + backlog + MARGIN_SECONDS < finish:
                 return True
@@ -130,8 +130,8 @@ def leave_to_a_busy_one(candidate: Instance, lane: Lane, item: Item, now: Second
 
 
 def prefetch_from(instance: Instance) -> Seconds:
-    """When this busy instance may be given a batch in advance; infinity if it holds one already."""
+    """When this busy instance may be given a batch in advance; infinity if it holds one already, or gets none."""
     running = instance.running
-    if running is None or instance.prefetched is not None or not instance.connected:
+    if running is None or instance.prefetched is not None or not instance.serves:
         return inf
     return running.started + running.predicted - PREFETCH_SECONDS

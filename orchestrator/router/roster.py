@@ -21,7 +21,9 @@ class Roster:
         """All of the plan, and those outside it that are still connected."""
         self.lanes: list[Lane] = []
         self.idle = 0
-        """Instances of the plan that are connected and compute nothing."""
+        """Instances of the plan that serve and compute nothing."""
+        self.withheld: set[str] = set()
+        """Names of instances that get nothing new, over all their incarnations, planned or not, until they are released."""
         self._bucket_counts: dict[tuple[str, int, int], BucketCounts] = {}
         self.configure(plan)
 
@@ -99,15 +101,15 @@ class Roster:
         self.instances = {name: one for name, one in self.instances.items() if one.planned or one.connected}
 
     def rest(self, instance: Instance) -> None:
-        """A connected instance computes nothing from now on."""
-        if instance.lane is not None:
+        """A connected instance computes nothing from now on; whether it may get work is `serves`."""
+        if instance.serves and instance.lane is not None:
             instance.lane.idle.append(instance)
             self.idle += 1
 
     def rouse(self, instance: Instance) -> None:
-        """An idle instance gets work, or goes away."""
+        """An instance that was idle gets work, is withheld or goes away: call it before `serves` changes."""
         lane = instance.lane
-        if lane is not None:
+        if instance.serves and lane is not None:
             if lane.idle[-1] is instance:
                 lane.idle.pop()
             else:
@@ -126,14 +128,14 @@ class Roster:
         for step in range(self._rotation, self._rotation + len(lanes)):
             lane = lanes[step % len(lanes)]
             if lane.homes[0].holds >= length:
-                if lane.homes[0].connected:
+                if lane.homes[0].serves:
                     self._rotation = (lane.index + 1) % len(lanes)
                     return lane
                 if fallback is None:
                     fallback = lane
         if fallback is None:
             raise LookupError(f"no instance holds {length} tokens")
-        # Nobody who could take it is connected: it waits with the next one in rotation, and `stranded` finds it there.
+        # Nobody who could take it serves: it waits with the next one in rotation, and `stranded` finds it there.
         self._rotation = (fallback.index + 1) % len(lanes)
         return fallback
 
@@ -154,12 +156,12 @@ class Roster:
         return sorted(items, key=_rank)
 
     def spread(self) -> None:
-        """Where each instance has a lane of its own: gives what waits for one that has gone to those that are there."""
-        if self.rules.lanes != "instance" or not any(lane.homes[0].connected for lane in self.lanes):
+        """Where each instance has a lane of its own: gives what waits for one that does not serve to those that are there."""
+        if self.rules.lanes != "instance" or not any(lane.homes[0].serves for lane in self.lanes):
             return
         stranded: list[Item] = []
         for lane in self.lanes:
-            if lane.queue.size and not lane.homes[0].connected:
+            if lane.queue.size and not lane.homes[0].serves:
                 stranded += lane.queue.drain()
         self.put(sorted(stranded, key=_rank))
 
@@ -177,11 +179,11 @@ class Roster:
         return max(found, key=_rank, default=None)
 
     def backlog_seconds(self) -> Seconds:
-        """How long all that waits will take, everybody helping; infinity with nobody connected."""
+        """How long all that waits will take, everybody helping; infinity if nobody serves."""
         speed = work = 0.0
         for lane in self.lanes:
             for home in lane.homes:
-                if home.connected:
+                if home.serves:
                     speed += 1.0 / home.predictor.factor
             work += lane.queue.backlog(lane.homes[0].predictor.shape)
         return work / speed if speed else float("inf")

@@ -31,6 +31,7 @@ from orchestrator.router.events import (
     Drained,
     Event,
     Flight,
+    Held,
     Note,
     Refuse,
     Reply,
@@ -249,7 +250,7 @@ class World:
                         self._at(leaves + delays.front, self._answer, action.request.request_id)
                 case Refuse():
                     self._at(leaves + delays.front, self._refuse, action)
-                case Note() | Drained():
+                case Note() | Held() | Drained():
                     pass
                 case _:
                     assert_never(action)

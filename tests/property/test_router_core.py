@@ -23,8 +23,11 @@ from orchestrator.router.events import (
     Drained,
     Event,
     Flight,
+    Held,
+    Hold,
     PlanChanged,
     Refuse,
+    Release,
     Reply,
     Request,
     Tick,
@@ -78,6 +81,9 @@ class RouterMachine(RuleBasedStateMachine):
         self.incarnations: dict[str, int] = dict.fromkeys(SHAPES, 0)
         self.deaths: dict[tuple[bytes, int, int], int] = {}
         self.draining = self.drained = False
+        self.withheld: set[str] = set()
+        self.awaited: set[str] = set()
+        """Withheld, and not yet said to hold nothing."""
 
     # ---- performing what the core decides, as a shell would
 
@@ -105,6 +111,10 @@ class RouterMachine(RuleBasedStateMachine):
                     assert self.unanswered.pop(key), f"refused ({reason}) after everything was answered"
                     assert message or reason == "model_error"
                     del self.submitted[key]
+                case Held(name):
+                    assert name in self.withheld
+                    assert not self.flights_of(name), "it holds something"
+                    self.awaited.discard(name)
                 case Drained():
                     assert self.draining
                     assert not self.drained, "drained is said once"
@@ -117,6 +127,7 @@ class RouterMachine(RuleBasedStateMachine):
         self.held[key].append(flight)
         assert len(self.held[key]) <= 2, "a worker holds one running and one prefetched batch"
         assert flight.items
+        assert flight.instance not in self.withheld
         longest = max(item.length for item in flight.items)
         assert longest == flight.longest
         assert longest <= SHAPES[flight.instance][2]
@@ -140,6 +151,9 @@ class RouterMachine(RuleBasedStateMachine):
 
     def planned(self) -> set[str]:
         return {one.name for one in self.plan.instances}
+
+    def flights_of(self, name: str) -> list[Flight]:
+        return [flight for key, flights in self.held.items() if key[0] == name for flight in flights]
 
     def living(self) -> list[tuple[str, int]]:
         return sorted(self.held)
@@ -244,6 +258,18 @@ class RouterMachine(RuleBasedStateMachine):
         flight = self.held.pop(key)[-1]
         self.give(Undelivered(*key, flight.batch_id))
 
+    @rule(name=NAMES)
+    def is_withheld(self, name: str) -> None:
+        self.withheld.add(name)
+        self.awaited.add(name)
+        self.give(Hold(name))
+
+    @rule(name=NAMES)
+    def is_released(self, name: str) -> None:
+        self.withheld.discard(name)
+        self.awaited.discard(name)
+        self.give(Release(name))
+
     # ---- time, plan, end
 
     @rule(seconds=st.sampled_from([0.0, 0.0005, 0.002, 0.005, 0.05, 2.0]))
@@ -279,6 +305,11 @@ class RouterMachine(RuleBasedStateMachine):
                 assert head is None, f"{home.name} is idle and {head} waits"
 
     @invariant()
+    def a_withheld_instance_that_holds_nothing_has_said_so(self) -> None:
+        for name in self.awaited:
+            assert self.flights_of(name), f"nobody was told that {name} holds nothing"
+
+    @invariant()
     def what_waits_is_never_forgotten(self) -> None:
         waiting = [item for lane in self.core.roster.lanes for item in lane.queue.waiting()]
         for item in waiting:
@@ -291,6 +322,7 @@ class RouterMachine(RuleBasedStateMachine):
         if not hasattr(self, "core"):
             return
         for name in sorted(self.planned()):
+            self.is_released(name)
             self.starts(name)
         for _ in range(10_000):
             busy = [key for key in self.living() if self.held[key]]

@@ -190,7 +190,7 @@ def test_what_expires_in_the_queue_is_refused_on_time_and_never_computed(make_de
     assert desk.refused() == []
     desk.after(0.002)
     assert desk.refused() == [(1, "deadline")]
-    assert "no instance was connected" in desk.refusals()[0].message
+    assert "no instance was there to serve it" in desk.refusals()[0].message
     desk.hello("short")
     assert desk.dispatched() == []
 
