@@ -9,13 +9,15 @@ import time
 from pathlib import Path
 
 from orchestrator.cli.errors import CommandError
-from orchestrator.cli.options import add_runtime_dir, runtime_dir
+from orchestrator.cli.options import add_runtime_dir, number, runtime_dir
 from orchestrator.supervisor.control import ControlError, ask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--now", action="store_true", help="Stop at once; what is unanswered is lost.")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="How long to wait for its end.")
+    parser.add_argument(
+        "--timeout", type=number(0, 86_400), default=60.0, metavar="SECONDS", help="How long to wait for its end."
+    )
     add_runtime_dir(parser)
 
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import msgspec
 
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
-from orchestrator.cli.options import add_cache_dir, cache_dir
+from orchestrator.cli.options import add_cache_dir, as_declared, cache_dir
 from orchestrator.config.schema import Precision, option
 from orchestrator.models import ModelError, prepare
 from orchestrator.models.calibration import texts_of
@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=option("model").help)
     parser.add_argument("--task", metavar="T", help=option("task").help)
     parser.add_argument("--precision", choices=get_args(Precision), default="auto", help=option("precision").help)
-    parser.add_argument("--min-cosine", type=float, metavar="C", default=0.99, help=option("min_cosine").help)
+    parser.add_argument(
+        "--min-cosine", type=as_declared("min_cosine"), metavar="C", default=0.99, help=option("min_cosine").help
+    )
     parser.add_argument(
         "--calibration",
         type=Path,

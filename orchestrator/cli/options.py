@@ -3,10 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from orchestrator.config.schema import bounds_of
 from orchestrator.paths import cache_folder, runtime_folder
+
+
+def whole(low: int, high: float) -> Callable[[str], int]:
+    """A whole number within these bounds, both inclusive."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{number}: from {low} to {high:.15g}")
+        return number
+
+    return parse
+
+
+def number(low: float, high: float, *, above: bool = False) -> Callable[[str], float]:
+    """A number within these bounds, both inclusive; with `above` it is larger than `low`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not (low < value if above else low <= value) or not value <= high:  # neither holds of NaN
+            raise argparse.ArgumentTypeError(f"{text}: {'more than' if above else 'from'} {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def as_declared(name: str) -> Callable[[str], Any]:
+    """The parser of a number that the layout declares, with the bounds that stand there; KeyError if there is none."""
+    kind = bounds_of(name)
+    if kind.kind is int:
+        return whole(int(kind.ge or 0), math.inf if kind.le is None else kind.le)
+    low = kind.gt if kind.gt is not None else kind.ge
+    return number(low or 0.0, math.inf if kind.le is None else kind.le, above=kind.gt is not None)
 
 
 def count_or_auto(text: str) -> int | None:

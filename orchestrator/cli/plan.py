@@ -11,9 +11,9 @@ import msgspec
 
 from orchestrator.claims import Claims
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
-from orchestrator.cli.options import claim_scope, count_or_auto
+from orchestrator.cli.options import as_declared, claim_scope, count_or_auto
 from orchestrator.config.load import LayoutErrors, load_layout
-from orchestrator.config.schema import LONGEST_SEQUENCE, Layout, Policy, option
+from orchestrator.config.schema import Layout, Policy, option
 from orchestrator.plan.explain import table, why_not
 from orchestrator.plan.model import PlanError
 from orchestrator.plan.numactl import numactl_script
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="How many instances; auto: as many as the machine bears.",
     )
     parser.add_argument("--policy", choices=get_args(Policy), help=option("policy").help)
-    parser.add_argument("--max-seqlen", type=_tokens, metavar="N", help=option("max_seqlen").help)
+    parser.add_argument("--max-seqlen", type=as_declared("max_seqlen"), metavar="N", help=option("max_seqlen").help)
     parser.add_argument("--layout", type=Path, metavar="FILE", help="Layout file; options given here go before it.")
     add_sysroot(parser)
     form = parser.add_mutually_exclusive_group()
@@ -109,13 +109,3 @@ def machine_of(sysroot: Path) -> Machine:
         return read_machine(sysroot)
     except TopologyError as error:
         raise CommandError(str(error), FAILED) from error
-
-
-def _tokens(text: str) -> int:
-    try:
-        tokens = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if not 1 <= tokens <= LONGEST_SEQUENCE:
-        raise argparse.ArgumentTypeError(f"{tokens} tokens: from 1 to {LONGEST_SEQUENCE}")
-    return tokens

@@ -11,7 +11,7 @@ import msgspec
 
 from orchestrator.bench.rows import LoadRow, table
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
-from orchestrator.cli.options import count_or_auto
+from orchestrator.cli.options import count_or_auto, number, whole
 from orchestrator.cli.plan import layout_of, machine_of
 from orchestrator.config.schema import Policy, option
 from orchestrator.plan.model import Plan, PlanError
@@ -28,6 +28,7 @@ POLICIES: tuple[Policy, ...] = get_args(Policy)
 TABLES = Path(shapes.__file__).parent / "tables"
 DEFAULT_COSTS = "minilm-int8"
 DEFAULT_LOAD = 0.8
+_positive = number(0, 1e9, above=True)
 WARM_UP_SHARE = 0.1
 """Of the time, not counted: queues start empty, and predictions with little behind them."""
 
@@ -49,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[*POLICIES, "all"],
         help=f"{option('policy').help} (default: all)",
     )
-    parser.add_argument("--max-seqlen", type=_whole, metavar="N", help="longest sequence, in tokens (default: 512)")
+    parser.add_argument(
+        "--max-seqlen", type=whole(1, 1_000_000), metavar="N", help="longest sequence, in tokens (default: 512)"
+    )
     load = parser.add_argument_group("load").add_mutually_exclusive_group()
     load.add_argument("--rate", type=_positive, metavar="R", help="requests per second")
     load.add_argument(
@@ -58,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="L",
         help=f"rate as a share of what the instances could do (default: {DEFAULT_LOAD})",
     )
-    load.add_argument("--in-flight", type=_whole, metavar="N", help="so many clients that each wait for their answer")
+    load.add_argument(
+        "--in-flight", type=whole(1, 1_000_000), metavar="N", help="so many clients that each wait for their answer"
+    )
     parser.add_argument(
         "--arrivals",
         default="poisson",
@@ -92,9 +97,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an instance that takes F times as long; may be repeated",
     )
     parser.add_argument(
-        "--noise", type=_share, default=0.08, metavar="S", help="log-normal noise of service times (default: 0.08)"
+        "--noise",
+        type=number(0, 2),
+        default=0.08,
+        metavar="S",
+        help="log-normal noise of service times (default: 0.08)",
     )
-    parser.add_argument("--timeout-ms", type=_whole, metavar="MS", help="deadline of each request (default: none)")
+    parser.add_argument(
+        "--timeout-ms", type=whole(1, 1_000_000), metavar="MS", help="deadline of each request (default: none)"
+    )
     parser.add_argument(
         "--goodput-ms", type=_positive, default=100.0, metavar="MS", help="what counts as good (default: 100)"
     )
@@ -285,33 +296,3 @@ def _printed(
         lines += ["", *(f"  {one.name:<14} busy {one.utilisation:>4.0%}  {one.sequences:>8} sequences  batch {one.batch_mean:.2f}"
                         f"  padding {one.padding_ratio:.1%}" for one in rows[0].instances)]  # fmt: skip
     return "\n".join(lines)
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0.0 < number < 1e9:
-        raise argparse.ArgumentTypeError(f"{text}: more than 0, less than 1e9")
-    return number
-
-
-def _share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0.0 <= number <= 2.0:
-        raise argparse.ArgumentTypeError(f"{text}: from 0 to 2")
-    return number
-
-
-def _whole(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if not 1 <= number <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{number}: from 1 to 1000000")
-    return number

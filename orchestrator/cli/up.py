@@ -9,7 +9,15 @@ from typing import get_args
 from orchestrator.app import run as serve
 from orchestrator.assemble import AppError, Options, Prelude
 from orchestrator.cli.errors import FAILED, UNWORKABLE, CommandError
-from orchestrator.cli.options import add_cache_dir, add_runtime_dir, cache_dir, claim_scope, count_or_auto, runtime_dir
+from orchestrator.cli.options import (
+    add_cache_dir,
+    add_runtime_dir,
+    as_declared,
+    cache_dir,
+    claim_scope,
+    count_or_auto,
+    runtime_dir,
+)
 from orchestrator.config.schema import Engine, Layout, Policy, Precision, option
 from orchestrator.plan.explain import table as plan_table
 from orchestrator.status import Status
@@ -26,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--task", metavar="T")
     add("--precision", choices=get_args(Precision))
     add("--engine", choices=get_args(Engine))
-    add("--min-cosine", type=float, metavar="C")
+    add("--min-cosine", type=as_declared("min_cosine"), metavar="C")
     parser.add_argument(
         "--instances",
         type=count_or_auto,
@@ -34,37 +42,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="How many instances; auto: as many as the machine bears.",
     )
     add("--policy", choices=get_args(Policy))
-    add("--max-seqlen", type=int, metavar="N")
+    add("--max-seqlen", type=as_declared("max_seqlen"), metavar="N")
     parser.add_argument("--layout", type=Path, metavar="FILE", help="Layout file; options given here go before it.")
     add("--host")
-    add("--port", type=int)
-    parser.add_argument("--answer-cache", type=_megabytes, metavar="MB", help=option("caches.answers_mb").help)
+    add("--port", type=as_declared("port"))
+    parser.add_argument(
+        "--answer-cache", type=as_declared("caches.answers_mb"), metavar="MB", help=option("caches.answers_mb").help
+    )
     parser.add_argument("--join", action="store_true", default=None, help=option("caches.join").help)
     parser.add_argument(
-        "--start-timeout", type=_seconds, metavar="SECONDS", help=option("supervision.start_timeout_s").help
+        "--start-timeout",
+        type=as_declared("supervision.start_timeout_s"),
+        metavar="SECONDS",
+        help=option("supervision.start_timeout_s").help,
     )
     add_runtime_dir(parser)
     add_cache_dir(parser)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
-    if not 1 <= seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 to 86400 seconds")
-    return seconds
-
-
-def _megabytes(text: str) -> float:
-    try:
-        size = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of MiB") from None
-    if not 0 <= size <= 65_536:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 to 65536 MiB")
-    return size
 
 
 def run(args: argparse.Namespace) -> int:

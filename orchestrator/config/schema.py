@@ -244,6 +244,18 @@ def option(name: str) -> Option:
     raise KeyError(name)
 
 
+def bounds_of(name: str) -> FieldType:
+    """The declared type of the option of this name, with its bounds; KeyError if there is none."""
+    struct: type[Struct] = Layout
+    *outer, last = name.split(".")
+    for part in outer:
+        struct = next((each.type.kind for each in declared(struct) if each.name == part), Struct)
+    for each in declared(struct):
+        if each.name == last:
+            return each.type
+    raise KeyError(name)
+
+
 def layout_max_seqlen(layout: Layout) -> int | None:
     """The longest sequence that the layout asks for, in tokens: `max_seqlen`, else the largest of its instances.
 
