@@ -9,12 +9,13 @@ BIN    := $(VENV)/bin
 PIP    := PIP_CONSTRAINT=requirements/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help up test nightly test-vm setup setup-test test-reference lint bench-overhead bench-served studies lock clean
+.PHONY: help up test nightly soak test-vm setup setup-test test-reference lint bench-overhead bench-served studies lock clean
 
 help:
 	@echo 'make up              serve the embedded model; ARGS="..." are passed to `orchestrator up`'
 	@echo 'make test            tests, linters, type checks'
 	@echo 'make nightly         millions of random events through the router, its books checked after each; about ten minutes'
+	@echo 'make soak            ten minutes of load, 200 kills of random parts: nothing may be lost, wrong or left behind'
 	@echo 'make test-vm         placement proven in virtual machines with several sockets and nodes; minutes; needs root, Debian'
 	@echo 'make test-reference computes the stored reference rows anew with transformers and torch, and compares'
 	@echo 'make bench-overhead  what gateway, router and messaging cost per request'
@@ -67,6 +68,9 @@ test-reference: $(VENV)/.installed-reference
 
 nightly: setup
 	$(BIN)/python tests/nightly/router_steps.py --episodes 2000 $(ARGS)
+
+soak: setup-test
+	$(BIN)/python tests/soak $(ARGS)
 
 test-vm: setup
 	@[ "$$(id -u)" != 0 ] || sh requirements/system.sh qemu debootstrap

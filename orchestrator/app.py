@@ -41,6 +41,7 @@ def run(
         except PathError as error:
             raise AppError(str(error), unworkable=True) from None
         _lock(options.runtime, held)
+        held.callback(_remove_sockets, options.runtime)
         notifier = Notifier.from_environment(os.environ, os.getpid())
         scrub_environment()
         layout = settled_layout(options)
@@ -75,6 +76,14 @@ def _lock(runtime: Path, held: ExitStack) -> None:
         ) from None
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def _remove_sockets(runtime: Path) -> None:
+    """What the router bound goes when nobody listens any more: while the lock is still held, so they are nobody else's."""
+    for name in ("front.sock", "back.sock"):
+        path = runtime / name
+        if path.is_socket():
+            path.unlink(missing_ok=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:
