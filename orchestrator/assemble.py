@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from orchestrator.allocators import preloaded_allocators
 from orchestrator.claims import ClaimError, Claims
+from orchestrator.config.allocation import allocation_problems, openvino_may_serve
 from orchestrator.config.check import check_layout
 from orchestrator.config.load import LayoutErrors, load_layout
 from orchestrator.config.schema import Layout, layout_max_seqlen
 from orchestrator.plan.model import InstanceName, Plan, PlanError
 from orchestrator.plan.solve import PlanRequest, plan
+from orchestrator.preload import libraries
 from topology.model import Machine, TopologyError
 from topology.sysfs import read_machine
 from workers.bind import BindError, PolicyForbiddenError, libnuma
@@ -66,6 +70,8 @@ class Prelude:
     plan: Plan
     artefacts: dict[InstanceName, Artefact]
     """What each instance loads."""
+    libraries: dict[str, str]
+    """Allocator → the library that is preloaded."""
 
 
 def settled_layout(options: Options) -> Layout:
@@ -90,7 +96,10 @@ def settled_layout(options: Options) -> Layout:
             f"--instances {options.instances} and the instances of {options.layout} say different things; leave one of them out",
             unworkable=True,
         )
-    return msgspec.structs.replace(layout, **said)
+    settled = msgspec.structs.replace(layout, **said)
+    if problems := list(allocation_problems(settled)):  # an engine on the command line, an allocator in the file
+        raise AppError("\n".join(map(str, problems)), unworkable=True)
+    return settled
 
 
 def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims: Claims) -> Prelude:
@@ -108,6 +117,9 @@ def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims
         if problems:
             raise AppError("\n".join(map(str, problems)), unworkable=True)
     _several_nodes_need_libnuma(machine)
+    allocators = libraries(layout, os.environ)
+    if allocators.problems:
+        raise AppError("\n".join(map(str, allocators.problems)), unworkable=True)
     try:
         prepared = prepare(
             layout.model,
@@ -121,7 +133,8 @@ def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims
             say(
                 "fp32 gives the model's own answers; --precision auto measures what bf16 and int8 gain on this CPU, and what they cost"
             )
-        wish = Wish(layout.precision, layout.engine, layout.min_cosine)
+        engine = layout.engine if layout.engine != "auto" or openvino_may_serve(layout) else "onnxruntime"
+        wish = Wish(layout.precision, engine, layout.min_cosine)
         tuned = tune(prepared, options.cache, wish, None, say)
     except ModelError as error:
         raise AppError(str(error), unworkable=error.unworkable) from None
@@ -135,13 +148,13 @@ def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims
         instances=options.instances,
         policy=policy,
         max_seqlen=prepared.status.max_seqlen,
-        layout=layout if layout.instances or layout.housekeeping else None,
+        layout=layout,
         batching=layout.batching,
         limits=layout.limits,
     )
     planned = _claimed_plan(machine, request, claims, shared="overlap" in layout.allow)
     try:
-        return with_variants(Prelude(machine, prepared, planned, {}), tuned)
+        return with_variants(Prelude(machine, prepared, planned, {}, allocators.paths), tuned)
     except ModelError as error:
         raise AppError(str(error), unworkable=error.unworkable) from None
 
@@ -155,7 +168,7 @@ def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
     nodes = sorted({one.membind[0] if one.membind else 0 for one in before.plan.instances})
     for instance in before.plan.instances:
         low, high = (instance.bucket.min, instance.bucket.max) if instance.bucket else (1, instance.max_seqlen)
-        choice = tuned.choose(low, min(high, instance.max_seqlen))
+        choice = tuned.choose(low, min(high, instance.max_seqlen), openvino=instance.allocator == "system")
         variant = choice.variant
         chosen[variant.name] = variant
         warnings += [warning for warning in choice.warnings if warning not in warnings]
@@ -174,6 +187,12 @@ def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
                 reasons=[*instance.reasons, f"{variant.name}: {choice.reason}"],
             )
         )
+    brought = preloaded_allocators(os.environ)
+    if brought and any(variant.engine == "openvino" for variant in chosen.values()):
+        warnings.append(
+            f"LD_PRELOAD brings {' and '.join(brought)}, with which openvino aborts: its workers start without; "
+            "`allocator` in the layout says it per instance"
+        )
     if len(chosen) > 1:
         warnings.append(
             f"instances compute in {' and '.join(chosen)}: one text gives slightly different answers by the instance that takes it; "
@@ -189,6 +208,7 @@ def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
         prepared=msgspec.structs.replace(before.prepared, status=status),
         plan=msgspec.structs.replace(before.plan, instances=instances, warnings=warnings),
         artefacts=artefacts,
+        libraries=before.libraries,
     )
 
 

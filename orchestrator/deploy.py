@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 from collections.abc import Callable
 
 import msgspec
 
+from orchestrator.allocators import worker_environment
 from orchestrator.assemble import Options, Prelude
 from orchestrator.claims import Claims
 from orchestrator.config.schema import Layout
@@ -90,7 +92,22 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
         model=prepared.status,
         children=[
             ChildPlan("router", "router", lambda _: router),
-            *(ChildPlan(instance.name, "worker", worker(instance), instance.threads) for instance in planned.instances),
+            *(
+                ChildPlan(
+                    instance.name,
+                    "worker",
+                    worker(instance),
+                    instance.threads,
+                    environment=worker_environment(
+                        instance.allocator,
+                        instance.huge_pages,
+                        before.libraries.get(instance.allocator),
+                        instance.engine,
+                        os.environ,
+                    ),
+                )
+                for instance in planned.instances
+            ),
             *(
                 ChildPlan(f"gateway-{number}", "gateway", gateway(f"gateway-{number}"), pass_fds=(listener.fileno(),))
                 for number in range(count)

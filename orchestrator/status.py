@@ -38,6 +38,10 @@ class Verified(msgspec.Struct, frozen=True):
     matches_plan: bool
     notes: list[str] = []
     """What differs from the plan, and why."""
+    allocator: str | None = None
+    """system | tcmalloc | jemalloc, as its memory map shows; None where that cannot be read."""
+    huge_page_bytes: int | None = None
+    """Bytes of its memory in huge pages; None unless the layout asks for some."""
 
 
 class InstanceNumbers(msgspec.Struct, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from orchestrator.config.load import LayoutErrors, load_layout
 from orchestrator.config.problem import Problem
 from orchestrator.plan.model import Plan, PlanError
 from orchestrator.plan.solve import PlanRequest, plan
+from orchestrator.preload import libraries
 from topology.model import Machine
 
 
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     machine = machine_of(args.sysroot)
-    problems, planned = checked(args.layout, machine)
+    problems, planned = checked(args.layout, machine, live=args.sysroot.resolve() == Path("/"))
     if args.json:
         warnings = planned.warnings if planned is not None else []
         document = {"layout": str(args.layout), "ok": not problems, "problems": list(problems), "warnings": warnings}
@@ -40,13 +42,16 @@ def run(args: argparse.Namespace) -> int:
     return UNWORKABLE if problems else 0
 
 
-def checked(path: Path, machine: Machine) -> tuple[Sequence[Problem], Plan | None]:
-    """Every problem of the file on this machine; the plan if there is none."""
+def checked(path: Path, machine: Machine, live: bool) -> tuple[Sequence[Problem], Plan | None]:
+    """Every problem of the file on this machine; the plan if there is none. `live`: it is the machine that this runs on."""
     try:
         layout = load_layout(path)
     except LayoutErrors as error:
         return error.problems, None
-    if problems := check_layout(layout, machine):
+    problems = check_layout(layout, machine)
+    if live:
+        problems += libraries(layout, os.environ).problems
+    if problems:
         return problems, None
     try:
         return [], plan(machine, PlanRequest(layout=layout))

@@ -18,6 +18,7 @@ from typing import Any, Final
 import yaml
 from msgspec import Struct
 
+from orchestrator.config.allocation import allocation_problems
 from orchestrator.config.lengths import first_gap, group_ranges
 from orchestrator.config.problem import Problem
 from orchestrator.config.schema import (
@@ -268,6 +269,7 @@ def _contradictions(layout: Layout, file: str) -> Iterator[Problem]:
     if total > MOST_INSTANCES:
         yield problem("instances", f"{total} instances in all", f"at most {MOST_INSTANCES} are taken")
     yield from (problem(where, *said) for where, *said in _between_entries(layout.instances))
+    yield from allocation_problems(layout)
     if layout.policy in _LAYERED:
         backwards = any(low > high for low, high in group_ranges(layout.instances) if high is not None)
         gap = None if backwards else first_gap(group_ranges(layout.instances))

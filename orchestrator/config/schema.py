@@ -18,6 +18,8 @@ Policy = Literal["by-seqlen", "by-seqlen-strict", "shortest-completion", "least-
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 Engine = Literal["auto", "onnxruntime", "openvino"]
 Allowance = Literal["overlap", "smt", "remote-memory"]
+Allocator = Literal["system", "tcmalloc", "jemalloc"]
+HugePages = Literal["system", "transparent", "reserved"]
 
 VERSION: Final = 1
 """The layout version that this program reads."""
@@ -107,6 +109,12 @@ class InstanceGroup(Struct, frozen=True, kw_only=True):
     ] = None
     threads: Annotated[
         int | None, Meta(ge=1, le=1 << 16, description="Threads of the engine; omitted: one per physical core.")
+    ] = None
+    allocator: Annotated[
+        Allocator | None, Meta(description="Memory allocator of its processes; omitted: that of the layout.")
+    ] = None
+    huge_pages: Annotated[
+        HugePages | None, Meta(description="Pages of its allocator; omitted: those of the layout.")
     ] = None
 
 
@@ -208,6 +216,20 @@ class Layout(Struct, frozen=True, kw_only=True):
     ] = ()
     batching: Annotated[Batching, Meta(description="How much goes into one batch.")] = Batching()
     limits: Annotated[LimitsConfig, Meta(description="What is refused, and when.")] = LimitsConfig()
+    allocator: Annotated[
+        Allocator,
+        Meta(
+            description="Memory allocator of the workers: tcmalloc and jemalloc are preloaded from the system's library; openvino "
+            "aborts with either, so such workers compute on onnxruntime. system: the C library's, or what LD_PRELOAD brings."
+        ),
+    ] = "system"
+    huge_pages: Annotated[
+        HugePages,
+        Meta(
+            description="Pages of the workers' allocator: transparent asks the kernel for huge pages (madvise), reserved takes them "
+            "from vm.nr_hugepages, system leaves it to the kernel's own setting."
+        ),
+    ] = "system"
     supervision: Annotated[SupervisionConfig, Meta(description="How long the supervisor waits.")] = SupervisionConfig()
     caches: Annotated[CachesConfig, Meta(description="What a gateway keeps, so as not to compute it again.")] = (
         CachesConfig()

@@ -7,8 +7,10 @@ are artefacts of their own, made one by one: a study that was interrupted finds 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from typing import IO
 
 import msgspec
 
+from orchestrator.allocators import without_allocators
 from orchestrator.models import variants
 from orchestrator.models.cache import Cache
 from orchestrator.models.choose import Choice, NoVariantError, Wish, choose
@@ -47,10 +50,14 @@ class Tuned:
     """The cache."""
     notes: tuple[str, ...] = ()
 
-    def choose(self, low: int, high: int) -> Choice:
-        """For texts of `low` to `high` tokens. ModelError if nothing that was asked for can be used."""
+    def choose(self, low: int, high: int, *, openvino: bool = True) -> Choice:
+        """For texts of `low` to `high` tokens. ModelError if nothing that was asked for can be used.
+
+        `openvino` False: leave it out, as for a process with another allocator.
+        """
+        wish = self.wish if openvino else dataclasses.replace(self.wish, engine="onnxruntime")
         try:
-            return choose(self.study, self.wish, low, high)
+            return choose(self.study, wish, low, high)
         except NoVariantError as error:
             raise ModelError(
                 f"cannot serve with precision {self.wish.precision} on engine {self.wish.engine}",
@@ -231,6 +238,7 @@ def _made(task: Task, say: Say) -> Study:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env=without_allocators(os.environ),  # the study loads openvino, which aborts with tcmalloc or jemalloc
     )
     with process:
         assert process.stderr is not None

@@ -6,6 +6,7 @@ from typing import NewType
 
 import msgspec
 
+from orchestrator.config.schema import Allocator, HugePages
 from orchestrator.config.schema import Policy as Policy  # declared once, where the layout file declares it
 
 InstanceName = NewType("InstanceName", str)
@@ -34,6 +35,8 @@ class PlannedInstance(msgspec.Struct, frozen=True, omit_defaults=True):
     precision: str | None = None
     engine: str | None = None
     """What it computes with; None until a model is chosen."""
+    allocator: Allocator = "system"
+    huge_pages: HugePages = "system"
 
 
 class Housekeeping(msgspec.Struct, frozen=True):

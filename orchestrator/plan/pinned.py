@@ -26,7 +26,7 @@ def pinned_layout(plan: Plan, base: Layout | None = None) -> Layout:
         policy=plan.policy,
         max_seqlen=limit,
         housekeeping=HousekeepingConfig(cpus=format_cpulist(plan.housekeeping.cpus), shared=plan.housekeeping.shared),
-        instances=tuple(_entry(instance) for instance in plan.instances),
+        instances=tuple(_entry(instance, start) for instance in plan.instances),
         batching=Batching(max_batch_tokens=plan.max_batch_tokens, max_queue_delay_ms=plan.max_queue_delay_ms),
         limits=msgspec.structs.replace(start.limits, queue=plan.queue_limit),
     )
@@ -50,7 +50,7 @@ def to_yaml(plan: Plan, base: Layout | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _entry(instance: PlannedInstance) -> InstanceGroup:
+def _entry(instance: PlannedInstance, start: Layout) -> InstanceGroup:
     bucket = instance.bucket
     return InstanceGroup(
         name=instance.name.rsplit("-", 1)[0],
@@ -60,6 +60,8 @@ def _entry(instance: PlannedInstance) -> InstanceGroup:
         node=instance.node,
         membind=tuple(instance.membind) or None,
         threads=instance.threads,
+        allocator=instance.allocator if instance.allocator != start.allocator else None,
+        huge_pages=instance.huge_pages if instance.huge_pages != start.huge_pages else None,
     )
 
 

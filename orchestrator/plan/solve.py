@@ -22,6 +22,7 @@ from orchestrator.config.cores import Core, core_id, has_usable_memory, nearest_
 from orchestrator.config.schema import Batching, Layout, LimitsConfig, layout_max_seqlen
 from orchestrator.config.words import counted, cpus_in_words, nodes_in_words
 from orchestrator.plan import cost
+from orchestrator.plan.allocation import with_allocators
 from orchestrator.plan.buckets import Slot, slots
 from orchestrator.plan.fixed import place_layout
 from orchestrator.plan.housekeeping import Kept, as_configured, keep_house, reserve
@@ -84,6 +85,8 @@ def decide(machine: Machine, request: PlanRequest) -> Decision:
     else:
         placed, kept, warnings = _chosen(machine, request, cores, policy, limit, why)
     instances, away = _instances(machine, placed, limit)
+    if layout is not None:
+        instances = with_allocators(instances, layout)
     busy = {cpu for each in instances for cpu in each.cpus}
     house = set(kept.cpus)
     batching = request.batching or (layout.batching if layout is not None else Batching())

@@ -103,7 +103,14 @@ class Observer:
             return None
         before = seen.verified
         try:
-            seen.verified = verify(seen.pid, planned.cpus, planned.membind, binding.notes)
+            seen.verified = verify(
+                seen.pid,
+                planned.cpus,
+                planned.membind,
+                binding.notes,
+                allocator=planned.allocator,
+                huge_pages=planned.huge_pages,
+            )
         except VanishedError:
             seen.verified = None
             return None

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -52,7 +52,7 @@ class Process:
         self._pidfd = -1
         self._output = -1
 
-    def spawn(self, *, threads: int, pass_fds: Sequence[int], start: ToChild) -> int:
+    def spawn(self, *, threads: int, pass_fds: Sequence[int], start: ToChild, environment: Mapping[str, str]) -> int:
         """Starts the process and sends its specification; returns its pid. OSError if it cannot be started."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -64,7 +64,7 @@ class Process:
                 stdout=their_output,
                 stderr=their_output,
                 pass_fds=(theirs.fileno(), *pass_fds),
-                env=spawn.environment(self.kind, threads, os.environ),
+                env=spawn.environment(self.kind, threads, os.environ, environment),
                 # A group of its own: Ctrl-C in the terminal reaches the supervisor alone, and SIGKILL reaches all of a child.
                 process_group=0,
             )

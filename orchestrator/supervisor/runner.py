@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ class ChildPlan:
     """From the incarnation (1, 2, …) to its specification."""
     threads: int = 1
     pass_fds: tuple[int, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What its environment says otherwise than the supervisor's own."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,12 @@ class Supervisor:
         spec = msgspec.Raw(msgspec.json.encode(plan.make_spec(incarnation)))
         self._running[child.name] = process
         try:
-            pid = process.spawn(threads=plan.threads, pass_fds=plan.pass_fds, start=Start(os.getpid(), spec))
+            pid = process.spawn(
+                threads=plan.threads,
+                pass_fds=plan.pass_fds,
+                start=Start(os.getpid(), spec),
+                environment=plan.environment,
+            )
         except OSError as error:
             why = f"cannot start a process: {error.strerror}"
             self._perform(child, child.spawn_failed(why, time.monotonic()))

@@ -14,11 +14,11 @@ def command(kind: Kind, name: str, channel_fd: int, python: str) -> list[str]:
     return [python, "-m", _MODULES[kind], "--channel", str(channel_fd), "--name", name]
 
 
-def environment(kind: Kind, threads: int, base: Mapping[str, str]) -> dict[str, str]:
+def environment(kind: Kind, threads: int, base: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
     """The supervisor's own environment, with every thread pool told its size before any library reads it.
 
     Only a worker's pools may be larger than one: a pool of the machine's size in every process is what makes several instances
-    slower than one. Model code never reaches for the network in a child.
+    slower than one. Model code never reaches for the network in a child. `own` is what this child alone is given: its allocator.
     """
     pool = str(threads if kind == "worker" else 1)
     return {
@@ -31,4 +31,5 @@ def environment(kind: Kind, threads: int, base: Mapping[str, str]) -> dict[str, 
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": base.get("PYTHONDONTWRITEBYTECODE", ""),
+        **own,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from orchestrator.allocators import huge_bytes, mapped_allocator
 from orchestrator.status import Verified
 from topology.cpuset import parse_cpulist
 
@@ -16,12 +17,23 @@ class VanishedError(Exception):
     """The process ended while it was looked at."""
 
 
-def verify(pid: int, cpus: list[int], membind: list[int], notes: list[str], proc: Path = Path("/proc")) -> Verified:
+def verify(
+    pid: int,
+    cpus: list[int],
+    membind: list[int],
+    notes: list[str],
+    proc: Path = Path("/proc"),
+    *,
+    allocator: str = "system",
+    huge_pages: str = "system",
+) -> Verified:
     """Reads back every thread of `pid` and compares with what was planned. VanishedError if it is gone."""
     root = proc / str(pid)
     try:
         threads = [(int(task.name), (task / "status").read_text()) for task in (root / "task").iterdir()]
         policy, nodes = _policy(root)
+        mapped = _read(root / "maps")
+        rollup = _read(root / "smaps_rollup") if huge_pages != "system" else None
     except (FileNotFoundError, ProcessLookupError) as error:
         raise VanishedError(str(error)) from None
     found: list[str] = []
@@ -40,7 +52,27 @@ def verify(pid: int, cpus: list[int], membind: list[int], notes: list[str], proc
         found.append(f"memory may come from node {sorted(memory)}, planned was {membind}")
     if policy == "bind" and membind and memory != set(membind):
         found.append(f"memory is bound to node {sorted(memory)}, planned was {membind}")
-    return Verified(sorted(allowed), sorted(memory), policy, len(threads), not found, [*found, *notes])
+    loaded = mapped_allocator(mapped) if mapped is not None else None
+    if allocator != "system" and loaded is not None and loaded != allocator:
+        found.append(f"{allocator} was to be preloaded and is not mapped; its first lines of log say why")
+    return Verified(
+        cpus=sorted(allowed),
+        membind=sorted(memory),
+        policy=policy,
+        threads=len(threads),
+        matches_plan=not found,
+        notes=[*found, *notes],
+        allocator=loaded,
+        huge_page_bytes=huge_bytes(rollup) if rollup is not None else None,
+    )
+
+
+def _read(path: Path) -> str | None:
+    """None where this process may not look (another user's, or hidepid)."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except PermissionError:
+        return None
 
 
 def _policy(root: Path) -> tuple[str, set[int] | None]:
