@@ -64,7 +64,7 @@ def test_huge_pages_of_jemalloc_are_its_own_option_and_go_last_so_that_they_coun
     ("path", "name"),
     [
         (TCMALLOC, "tcmalloc"),
-        ("libtcmalloc.so.4.5.10", "tcmalloc"),
+        ("/usr/lib64/libtcmalloc.so.4.5.10", "tcmalloc"),
         ("/opt/lib/libjemalloc.so.2", "jemalloc"),
         ("/lib/libjemalloc.so.2 (deleted)", "jemalloc"),
         ("/home/libjemalloc/libm.so.6", None),
@@ -75,6 +75,7 @@ def test_an_allocator_is_known_by_the_name_of_its_library(path: str, name: str |
     assert allocator_of(path.removesuffix(" (deleted)")) == name
     line = f"7f0000000000-7f0000001000 r-xp 00000000 08:01 1234                       {path}\n"
     assert mapped_allocator(line) == (name or "system")
+    assert allocator_of(path.rpartition("/")[2].removesuffix(" (deleted)")) == name
     assert preloaded_allocators({"LD_PRELOAD": path.removesuffix(" (deleted)")}) == ([name] if name else [])
 
 
