@@ -13,9 +13,10 @@ from pathlib import Path
 
 from orchestrator.assemble import AppError, Options, Prelude, prelude, settled_layout
 from orchestrator.claims import Claims
-from orchestrator.config.schema import Layout
+from orchestrator.config.schema import Layout, LogsConfig
 from orchestrator.deploy import deploy
-from orchestrator.paths import PathError, claim_runtime_folder
+from orchestrator.logs.journal import Journal
+from orchestrator.paths import PathError, claim_runtime_folder, point_to_logs
 from orchestrator.status import Status
 from orchestrator.supervisor.runner import StartError, Supervisor
 from orchestrator.supervisor.sdnotify import Notifier, scrub_environment
@@ -26,14 +27,13 @@ BACKLOG = 1024
 def run(
     options: Options,
     *,
-    say: Callable[[str], None],
-    log: Callable[[str], None],
+    journal: Journal,
     on_plan: Callable[[Prelude, Layout], None],
     on_ready: Callable[[Status], None],
 ) -> bool:
     """Serves until asked to stop. Returns whether everything that was accepted was answered. AppError if it cannot start.
 
-    `say` tells the progress, `log` takes one line per change of state.
+    `journal` takes the progress, and one line per change of state.
     """
     with ExitStack() as held:
         try:
@@ -45,17 +45,35 @@ def run(
         notifier = Notifier.from_environment(os.environ, os.getpid())
         scrub_environment()
         layout = settled_layout(options)
+        _open_logs(journal, options, layout.logs)
         listener = held.enter_context(_listen(layout.host, layout.port))
         claims = held.enter_context(closing(Claims(options.claim_scope)))
-        before = prelude(options, layout, say, claims)
+        before = prelude(options, layout, journal, claims)
         on_plan(before, layout)
         deployment = deploy(before, layout, options, listener, claims)
-        supervisor = Supervisor(deployment, notifier, random.Random(), log)
+        supervisor = Supervisor(deployment, notifier, random.Random(), journal)
         try:
             asyncio.run(supervisor.run(on_ready))
         except StartError as error:
             raise AppError(str(error), unworkable=error.unworkable) from None
         return not supervisor.stopped_at_once
+
+
+def _open_logs(journal: Journal, options: Options, logs: LogsConfig) -> None:
+    """As the layout says it. A folder that cannot be used costs the files, not the service: the journal tells it."""
+    journal.show_as("json" if logs.format == "json" else None)
+    folder = Path(logs.dir).absolute() if logs.dir is not None else options.logs
+    if logs.max_mb == 0 or folder is None:
+        journal.open_files(None, most_bytes=0, keep=0)
+        return
+    journal.open_files(folder, most_bytes=max(1, int(logs.max_mb * (1 << 20))), keep=logs.keep)
+    try:
+        point_to_logs(options.runtime, folder)
+    except OSError as error:
+        journal(
+            f"{options.runtime}/logs: {error.strerror}; `orchestrator logs` finds the log files with --log-dir {folder}",
+            level="warning",
+        )
 
 
 def _lock(runtime: Path, held: ExitStack) -> None:

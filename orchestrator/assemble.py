@@ -59,6 +59,11 @@ class Options:
     min_cosine: float | None = None
     answer_cache_mb: float | None = None
     join_requests: bool | None = None
+    logs: Path | None = None
+    """Where log files lie unless the layout or `log_dir` says it."""
+    log_dir: str | None = None
+    log_format: str | None = None
+    access_log: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,9 @@ def settled_layout(options: Options) -> Layout:
     caches = {name: value for name, value in kept.items() if value is not None}
     if caches:
         said["caches"] = msgspec.structs.replace(layout.caches, **caches)
+    logged = {"dir": options.log_dir, "format": options.log_format, "access": options.access_log}
+    if logs := {name: value for name, value in logged.items() if value is not None}:
+        said["logs"] = msgspec.structs.replace(layout.logs, **logs)
     if layout.instances and options.instances is not None:
         raise AppError(
             f"--instances {options.instances} and the instances of {options.layout} say different things; leave one of them out",

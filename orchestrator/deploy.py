@@ -65,6 +65,7 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
             limits=limits,
             cpus=housekeeping.cpus,
             caches=caches,
+            access=layout.logs.access,
         )
 
     def worker(instance: PlannedInstance) -> Callable[[int], WorkerSpec]:

@@ -37,6 +37,40 @@ def cache_folder(chosen: str | None, environment: Mapping[str, str]) -> Path:
     return Path(base) / "orchestrator"
 
 
+def log_folder(chosen: str | None, environment: Mapping[str, str], uid: int, runtime: Path) -> Path:
+    """The folder of log files: the option, $ORCHESTRATOR_LOG_DIR, systemd's $LOGS_DIRECTORY, else the user's own for state.
+
+    There an orchestrator whose runtime folder is not the usual one has a folder of its own.
+    Source: XDG Base Directory Specification 0.8, XDG_STATE_HOME.
+    """
+    named = chosen or environment.get("ORCHESTRATOR_LOG_DIR") or environment.get("LOGS_DIRECTORY", "").split(":")[0]
+    if named:
+        return Path(named).absolute()
+    if uid == 0:
+        own = Path("/var/log/orchestrator")
+    else:
+        base = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+        own = Path(base) / "orchestrator" / "log"
+    usual = runtime_folder(None, {"XDG_RUNTIME_DIR": environment.get("XDG_RUNTIME_DIR", "")}, uid)
+    return own if runtime == usual else own / str(runtime).strip("/").replace("/", "-")
+
+
+def point_to_logs(runtime: Path, folder: Path) -> None:
+    """Leaves `logs` in the runtime folder, a link to where this orchestrator's log files are. OSError if it cannot be."""
+    link, fresh = runtime / "logs", runtime / f"logs.{os.getpid()}"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(folder)
+    fresh.replace(link)
+
+
+def pointed_logs(runtime: Path) -> Path | None:
+    """Where the orchestrator of this runtime folder, running or not, writes or wrote its logs; None if it does not say."""
+    try:
+        return (runtime / "logs").readlink()
+    except OSError:
+        return None
+
+
 def claim_runtime_folder(folder: Path) -> None:
     """Makes the folder, mode 0700, ours. PathError if it cannot be or belongs to somebody else."""
     if len(str(folder / "control.sock")) > LONGEST_SOCKET_PATH:

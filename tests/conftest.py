@@ -42,7 +42,13 @@ class System:
         self.log = runtime.parent / f"{runtime.name}.log"
         self.errors = self.log.open("wb")
         # Tests run beside one another, and beside whatever serves on this machine: each has the cores for itself.
-        world = {**os.environ, "ORCHESTRATOR_CLAIM_SCOPE": str(runtime)[-60:], **environment}
+        self.logs = runtime.parent / f"{runtime.name}-logs"
+        world = {
+            **os.environ,
+            "ORCHESTRATOR_CLAIM_SCOPE": str(runtime)[-60:],
+            "ORCHESTRATOR_LOG_DIR": str(self.logs),
+            **environment,
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.cli.main", "up", "--port", "0", "--runtime-dir", str(runtime),
              "--cache-dir", str(cache), *arguments],

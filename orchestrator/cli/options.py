@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.schema import bounds_of
-from orchestrator.paths import cache_folder, runtime_folder
+from orchestrator.paths import cache_folder, log_folder, runtime_folder
 
 
 def whole(low: int, high: float) -> Callable[[str], int]:
@@ -87,6 +87,11 @@ def add_cache_dir(parser: argparse.ArgumentParser) -> None:
 
 def cache_dir(args: argparse.Namespace) -> Path:
     return cache_folder(args.cache_dir, os.environ)
+
+
+def log_dir(args: argparse.Namespace) -> Path:
+    """Where log files lie if nothing but the environment says it."""
+    return log_folder(None, os.environ, os.getuid(), runtime_dir(args))
 
 
 def claim_scope() -> str:

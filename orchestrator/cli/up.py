@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import traceback
 from pathlib import Path
 from typing import get_args
 
@@ -16,12 +18,14 @@ from orchestrator.cli.options import (
     cache_dir,
     claim_scope,
     count_or_auto,
+    log_dir,
     runtime_dir,
 )
-from orchestrator.config.schema import Engine, Layout, Policy, Precision, option
+from orchestrator.config.schema import AccessLog, Engine, LogFormat, Policy, Precision, option
+from orchestrator.logs.journal import Journal
 from orchestrator.plan.explain import table as plan_table
 from orchestrator.status import Status
-from orchestrator.supervisor.runner import log_to_stderr
+from topology.cpuset import format_cpulist
 from topology.render import summary
 
 
@@ -56,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=option("supervision.start_timeout_s").help,
     )
+    parser.add_argument("--log-dir", metavar="DIR", help=option("logs.dir").help)
+    parser.add_argument("--log-format", choices=get_args(LogFormat), help=option("logs.format").help)
+    parser.add_argument("--access-log", choices=get_args(AccessLog), help=option("logs.access").help)
     add_runtime_dir(parser)
     add_cache_dir(parser)
 
@@ -79,20 +86,50 @@ def run(args: argparse.Namespace) -> int:
         start_timeout_s=args.start_timeout,
         answer_cache_mb=args.answer_cache,
         join_requests=args.join,
+        logs=log_dir(args),
+        log_dir=args.log_dir,
+        log_format=args.log_format,
+        access_log=args.access_log,
     )
+    journal = Journal("json" if args.log_format == "json" else None, environment=os.environ)
     try:
-        all_answered = serve(options, say=log_to_stderr, log=log_to_stderr, on_plan=_show_plan, on_ready=_show_ready)
+        all_answered = serve(
+            options,
+            journal=journal,
+            on_plan=lambda before, _: _show_plan(before, journal),
+            on_ready=lambda status: _show_ready(status, journal),
+        )
     except AppError as error:
+        # Its words reach standard error as those of any command do; the log files shall have them too.
+        journal.keep(f"cannot start: {error}", level="error", event="failed")
         raise CommandError(str(error), UNWORKABLE if error.unworkable else FAILED) from None
+    except Exception:
+        journal.keep(f"ends by a bug:\n{traceback.format_exc()}", level="error", event="failed")
+        raise
+    finally:
+        journal.close()
     return 0 if all_answered else FAILED
 
 
-def _show_plan(before: Prelude, layout: Layout) -> None:  # noqa: ARG001 - the shape of the callback
-    print(summary(before.machine), flush=True)
-    print(plan_table(before.plan), flush=True)
+def _show_plan(before: Prelude, journal: Journal) -> None:
+    """For people on standard output; who reads JSON finds it in the log."""
+    if journal.style != "json":
+        print(summary(before.machine), flush=True)
+        print(plan_table(before.plan), flush=True)
+    for instance in before.plan.instances:
+        journal.keep(
+            f"planned instance={instance.name} cpus={format_cpulist(instance.cpus)} node={instance.node} "
+            f"threads={instance.threads} {instance.precision} on {instance.engine}",
+            event="plan",
+        )
+    for warning in before.plan.warnings:
+        journal.keep(warning, level="warning", event="plan")
 
 
-def _show_ready(status: Status) -> None:
+def _show_ready(status: Status, journal: Journal) -> None:
+    journal.keep(f"ready: {status.endpoint}", event="ready")
+    if journal.style == "json":
+        return
     lines = ["", "bound, as the kernel says:"]
     for instance in status.instances:
         verified = instance.verified

@@ -20,6 +20,8 @@ Engine = Literal["auto", "onnxruntime", "openvino"]
 Allowance = Literal["overlap", "smt", "remote-memory"]
 Allocator = Literal["system", "tcmalloc", "jemalloc"]
 HugePages = Literal["system", "transparent", "reserved"]
+LogFormat = Literal["text", "json"]
+AccessLog = Literal["off", "errors", "all"]
 
 VERSION: Final = 1
 """The layout version that this program reads."""
@@ -173,6 +175,28 @@ class SupervisionConfig(Struct, frozen=True, kw_only=True):
     ] = 30.0
 
 
+class LogsConfig(Struct, frozen=True, kw_only=True):
+    """What is written down, where and how much of it."""
+
+    dir: Annotated[
+        str | None,
+        Meta(min_length=1, description="Folder of the log files; omitted: systemd's, else the user's own for state."),
+    ] = None
+    max_mb: Annotated[
+        float,
+        Meta(
+            ge=0, le=65_536, description="Size at which the log file of an instance is begun anew, in MiB; 0: no files."
+        ),
+    ] = 8.0
+    keep: Annotated[int, Meta(ge=0, le=1000, description="Full log files that are kept of each instance.")] = 3
+    format: Annotated[
+        LogFormat, Meta(description="How lines go to standard error: text for people, or one JSON object a line.")
+    ] = "text"
+    access: Annotated[
+        AccessLog, Meta(description="Which requests the gateways write down: none, those that failed, or all.")
+    ] = "errors"
+
+
 class Layout(Struct, frozen=True, kw_only=True):
     """A layout file. Everything but `version` may be omitted."""
 
@@ -234,6 +258,7 @@ class Layout(Struct, frozen=True, kw_only=True):
     caches: Annotated[CachesConfig, Meta(description="What a gateway keeps, so as not to compute it again.")] = (
         CachesConfig()
     )
+    logs: Annotated[LogsConfig, Meta(description="What is written down, where and how much of it.")] = LogsConfig()
     allow: Annotated[
         tuple[Allowance, ...],
         Meta(description="Conflicts that are meant: overlap, smt (siblings of one core), remote-memory."),

@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from orchestrator.gateway.apis.call import Served
 from orchestrator.gateway.app import App, Server, UnknownTask
 from orchestrator.gateway.caches import BoundedCache
 from orchestrator.gateway.live import Live
+from orchestrator.gateway.notes import Handler
 from orchestrator.gateway.spec import GatewaySpec
 from orchestrator.gateway.tokenize import Tokenizing
 from orchestrator.gateway.uplink import Uplink
@@ -54,9 +54,6 @@ BEAT_SECONDS = 0.5
 FLUSH_SECONDS = 1.0
 """How long answers that are written may take to leave the sockets at the end."""
 BACKLOG = 1024
-HANDOVER_SECONDS = 3.0
-"""How long a connection that has nothing to ask may keep a gateway that is being replaced: a client that sends on it just when it is
-closed has to send again."""
 
 log = logging.getLogger("gateway")
 
@@ -85,8 +82,6 @@ class Process:
         self._server = Server(self._app.handle)
         self._stopped = asyncio.Event()
         self._drain: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()
-        self._listening: asyncio.AbstractServer
 
     async def serve(self) -> None:
         """Until Stop. SupervisorGone ends the process on the spot, see `_heard`."""
@@ -94,7 +89,7 @@ class Process:
         self._uplink.open()
         listener = socket.socket(fileno=self._spec.listen_fd)
         listener.setblocking(False)
-        self._listening = await loop.create_server(self._server, sock=listener, backlog=BACKLOG)
+        listening = await loop.create_server(self._server, sock=listener, backlog=BACKLOG)
         # What exists now lives as long as the process: the collector need not look at it again, and on the hot path little
         # that it makes forms cycles.
         gc.collect()
@@ -111,7 +106,7 @@ class Process:
             beats.cancel()
             reports.cancel()
             loop.remove_reader(self._channel.fileno())
-            self._listening.close()
+            listening.close()
             self._live.close()
             await self._server.flush(FLUSH_SECONDS)
             self._uplink.close()
@@ -132,7 +127,10 @@ class Process:
                 case State():
                     self._live.publish(bytes(message.status))
                 case Drain():
-                    self._begin_drain(message.handover)
+                    self._app.draining = True
+                    if self._drain is None:
+                        log.info("gateway=%s ready->draining in_flight=%d", self._spec.name, self._app.stats.in_flight)
+                        self._drain = asyncio.create_task(self._say_drained())
                 case Stop():
                     self._stopped.set()
                 case Start() | Lost() | Configure() | Hold() | Release():
@@ -140,31 +138,10 @@ class Process:
                 case _:
                     assert_never(message)
 
-    def _begin_drain(self, handover: bool) -> None:
-        if handover:
-            self._listening.close()  # the listening socket is the supervisor's, and others accept from it
-            self._live.close()
-            self._app.leaving = True
-        else:
-            self._app.draining = True
-            self._hurry.set()
-        if self._drain is None:
-            log.info("gateway=%s ready->draining in_flight=%d", self._spec.name, self._app.stats.in_flight)
-            self._drain = asyncio.create_task(self._say_drained())
-
     async def _say_drained(self) -> None:
-        if self._app.leaving:
-            await self._nobody_connected()
         await self._app.idle.wait()
         self._send(Drained())
         log.info("gateway=%s drained", self._spec.name)
-
-    async def _nobody_connected(self) -> None:
-        """Until the last connection has ended, within HANDOVER_SECONDS, or until nothing new is to be taken at all."""
-        waits = [asyncio.create_task(each.wait()) for each in (self._server.empty, self._hurry)]
-        await asyncio.wait(waits, timeout=HANDOVER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        for each in waits:
-            each.cancel()
 
     async def _beat(self) -> None:
         while True:
@@ -178,7 +155,7 @@ class Process:
             status = self._app.stats.report(
                 time.monotonic(),
                 name=self._spec.name,
-                state="draining" if self._app.draining or self._app.leaving else "ready",
+                state="draining" if self._app.draining else "ready",
                 pid=os.getpid(),
                 connections=self._server.open_connections,
                 resubmitted=link.resubmitted,
@@ -257,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Ctrl-C reaches the whole foreground group; the supervisor decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Handler()])
     channel = Channel(args.channel)
     try:
         spec, encoder = prepare(channel.start())

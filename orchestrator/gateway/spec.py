@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from orchestrator.status import ModelStatus
@@ -41,3 +43,5 @@ class GatewaySpec(msgspec.Struct, frozen=True):
     cpus: list[int]
     report_seconds: float = 1.0
     caches: Caches = Caches()
+    access: Literal["off", "errors", "all"] = "errors"
+    """Which requests are written down."""

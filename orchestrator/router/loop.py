@@ -13,7 +13,6 @@ import os
 import resource
 import secrets
 import stat
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -54,6 +53,7 @@ from orchestrator.router.spec import RouterSpec
 from workers import spec as messages
 from workers import wire
 from workers.channel import Channel
+from workers.said import Level, say
 
 BURST: Final = 64
 """Messages that are taken from one socket before the other one is looked at: about 2 ms of work."""
@@ -468,8 +468,8 @@ def remove_stale(endpoint: str) -> None:
     path.unlink()
 
 
-def log(text: str) -> None:
-    print(f"router {text}", file=sys.stderr, flush=True)
+def log(text: str, level: Level = "info") -> None:
+    say(text, level=level)
 
 
 def _rss_bytes() -> int | None:

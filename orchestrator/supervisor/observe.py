@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -118,7 +119,8 @@ class Observer:
             return None
         return f"instance={name} is not where it was planned: {'; '.join(seen.verified.notes)}"
 
-    def status(self, *, draining: bool, ever_served: bool) -> Status:
+    def status(self, *, draining: bool, ever_served: bool, troubles: Sequence[str] = ()) -> Status:
+        """`troubles`: what else an operator must see."""
         routers, gateways, workers = (
             [child for child in self._children.values() if child.kind == kind]
             for kind in ("router", "gateway", "worker")
@@ -151,7 +153,7 @@ class Observer:
                 for name, planned in self._planned.items()
             ],
             machine=self._machine,
-            warnings=[*self._warnings, *self._plan.warnings, *self._troubles()],
+            warnings=[*self._warnings, *self._plan.warnings, *self._troubles(), *troubles],
         )
 
     def _with_process(self, child: Child, said: _Part) -> _Part:

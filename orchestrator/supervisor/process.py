@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections import deque
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from orchestrator.logs.intake import Intake
+from orchestrator.logs.journal import Speaker
 from orchestrator.supervisor import spawn
 from orchestrator.supervisor.core import Kind
 from workers import channel
+from workers.said import line_of
 from workers.spec import FromChild, ToChild
 
 _decoder = msgspec.json.Decoder(FromChild)
 
-TAIL_LINES = 20
-TAIL_LINE = 400
+PIPE_BYTES = 256 << 10
+"""What a child may say while the supervisor does something else."""
+TELL_DROPPED_SECONDS = 1.0
+LAST_READS = 32
+"""Of what a child leaves in its pipe; a grandchild that still writes there must not keep us."""
 MOST_UNSENT = 16 << 20
 """A child that reads nothing for so long is dead to us: it is left to its beats."""
 
@@ -33,14 +40,18 @@ class Process:
         self,
         name: str,
         kind: Kind,
+        incarnation: int,
         *,
         on_message: Callable[[FromChild], None],
-        on_output: Callable[[str], None],
+        on_output: Callable[[Speaker, bytes], None],
         on_exit: Callable[[str], None],
     ) -> None:
         self.name = name
         self.kind = kind
-        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.speaker = Speaker(name, kind, incarnation, None)
+        """How the log names it."""
+        self._intake = Intake()
+        self._telling: asyncio.TimerHandle | None = None
         self._on_message = on_message
         self._on_output = on_output
         self._on_exit = on_exit
@@ -48,7 +59,6 @@ class Process:
         self._channel: socket.socket | None = None
         self._lines = channel.Lines()
         self._unsent = bytearray()
-        self._partial = b""
         self._pidfd = -1
         self._output = -1
 
@@ -79,7 +89,12 @@ class Process:
         ours.setblocking(False)
         loop.add_reader(ours, self._readable)
         self._output = output
+        self.speaker = msgspec.structs.replace(self.speaker, pid=self._popen.pid)
         os.set_blocking(output, False)
+        try:
+            fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        except OSError:
+            pass  # the user's share of pipe memory is used up (pipe(7)); 64 KiB do
         loop.add_reader(output, self._output_readable)
         try:
             self._pidfd = os.pidfd_open(self._popen.pid)
@@ -92,6 +107,11 @@ class Process:
     @property
     def pid(self) -> int | None:
         return self._popen.pid if self._popen is not None and self._popen.returncode is None else None
+
+    @property
+    def tail(self) -> Sequence[str]:
+        """The last lines of its output."""
+        return self._intake.tail
 
     def send(self, message: ToChild) -> None:
         """Queues one message; what the child does not read yet waits here."""
@@ -118,7 +138,7 @@ class Process:
         if status is None:
             return
         self._readable()  # its last words, such as why it failed, may still lie in the channel
-        self._output_readable()
+        self._last_output()
         self._close()
         self._popen = None
         self._on_exit(signal.Signals(-status).name if status < 0 else f"exit {status}")
@@ -177,22 +197,54 @@ class Process:
                 self._on_message(message)
 
     def _output_readable(self) -> None:
-        while self._output >= 0:
-            try:
-                data = os.read(self._output, 1 << 16)
-            except BlockingIOError:
-                return
-            if not data:
-                asyncio.get_running_loop().remove_reader(self._output)
-                return
-            *lines, self._partial = (self._partial + data).split(b"\n")
-            if len(self._partial) > TAIL_LINE:
-                lines.append(self._partial)
-                self._partial = b""
-            for line in lines:
-                self._note(line.decode("utf-8", "replace").rstrip())
+        """One read; then others have their turn, and a child that floods waits a little in its own write."""
+        if self._output < 0:
+            return
+        try:
+            data = os.read(self._output, PIPE_BYTES)
+        except BlockingIOError:
+            return
+        loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        if not data:
+            loop.remove_reader(self._output)
+        self._take(self._intake.feed(data, now) if data else self._intake.finish(now))
+        pause = self._intake.pause(now)
+        if pause > 0.0:
+            loop.remove_reader(self._output)
+            loop.call_later(pause, self._read_again, self._output)
 
-    def _note(self, line: str) -> None:
-        if line:
-            self.tail.append(line[:TAIL_LINE])
-            self._on_output(line)
+    def _read_again(self, output: int) -> None:
+        if self._output == output:
+            asyncio.get_running_loop().add_reader(output, self._output_readable)
+
+    def _last_output(self) -> None:
+        now = time.monotonic()
+        for _ in range(LAST_READS):
+            try:
+                data = os.read(self._output, PIPE_BYTES) if self._output >= 0 else b""
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            self._take(self._intake.feed(data, now))
+        self._take(self._intake.finish(now))
+        if self._telling is not None:
+            self._telling.cancel()
+            self._tell_dropped()
+
+    def _take(self, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            self._on_output(self.speaker, line)
+        if self._intake.dropped and self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TELL_DROPPED_SECONDS, self._tell_dropped)
+
+    def _tell_dropped(self) -> None:
+        self._telling = None
+        count = self._intake.take_dropped()
+        if count:
+            self._note(f"{count} lines of its output were dropped: it says more than a log can be worth", count)
+
+    def _note(self, text: str, dropped: int = 1) -> None:
+        """Ours, about what it said."""
+        self._on_output(self.speaker, line_of(text, level="warning", event="dropped", dropped=dropped))

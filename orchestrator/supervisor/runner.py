@@ -14,7 +14,6 @@ import os
 import random
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from orchestrator.logs.journal import Journal, Speaker
 from orchestrator.plan.model import Plan
 from orchestrator.status import ModelStatus, Status, Verified
 from orchestrator.supervisor import control
@@ -43,12 +43,15 @@ from orchestrator.supervisor.process import Process
 from orchestrator.supervisor.sdnotify import Notifier
 from orchestrator.supervisor.states import State
 from topology.model import Machine
+from workers.said import Level
 from workers.spec import Beat, Configure, Drain, Drained, Fatal, FromChild, Lost, Ready, Start, Stats, Stop
 from workers.spec import State as StateMessage
 
 AT_REST = (State.STOPPED, State.FAILED)
 TICK_SECONDS = 0.1
 PUBLISH_SECONDS = 1.0
+_LEVELS: dict[State, Level] = {State.FAILED: "error", State.BACKOFF: "warning", State.KILLING: "warning"}
+"""Of the line that tells of a state."""
 VERIFY_SECONDS = 15.0
 """How often a running worker is read back: threads may be born late, and somebody may use taskset."""
 
@@ -93,9 +96,7 @@ class Deployment:
 
 
 class Supervisor:
-    def __init__(
-        self, deployment: Deployment, notifier: Notifier, rng: random.Random, log: Callable[[str], None]
-    ) -> None:
+    def __init__(self, deployment: Deployment, notifier: Notifier, rng: random.Random, log: Journal) -> None:
         self._what = deployment
         self._notifier = notifier
         self._log = log
@@ -259,8 +260,9 @@ class Supervisor:
         process = Process(
             child.name,
             child.kind,
+            incarnation,
             on_message=lambda message: self._message(child, message),
-            on_output=lambda line: self._log(f"[{child.name}] {line}"),
+            on_output=self._log.heard,
             on_exit=lambda how: self._exited(child, how),
         )
         spec = msgspec.Raw(msgspec.json.encode(plan.make_spec(incarnation)))
@@ -309,7 +311,7 @@ class Supervisor:
         try:
             self._observer.statistics(child, message, now)
         except msgspec.DecodeError as error:
-            self._log(f"[{child.name}] dropped malformed statistics: {error}")
+            self._log(f"dropped malformed statistics of {child.name}: {error}", level="warning")
             return
         self._perform(child, child.beat(None, now))
 
@@ -329,7 +331,17 @@ class Supervisor:
             words.append(f"for={(child.deadline or 0) - time.monotonic():.1f}s why={change.why!r}")
         elif change.after not in (State.STARTING, State.STOPPED) or change.why != "asked":
             words.append(f"why={change.why!r}")
-        self._log(" ".join(words))
+        process = self._running.get(child.name)
+        speaker = Speaker(child.name, child.kind, child.incarnation, None) if process is None else process.speaker
+        self._log.about(
+            speaker,
+            " ".join(words),
+            level=_LEVELS.get(change.after, "info"),
+            event="state",
+            before=str(change.before),
+            after=str(change.after),
+            why=change.why,
+        )
 
     # ---- time
 
@@ -345,7 +357,7 @@ class Supervisor:
                 for child in self._of("worker"):
                     moved = self._observer.verify(child.name)
                     if moved is not None:
-                        self._log(moved)
+                        self._log(moved, level="warning")
             # Fed only while the router really answers: its statistics come from its one loop.
             answering = now - self._observer.router_alive_at < self._what.timing.beat
             if watchdog is not None and now - watched_at >= watchdog / 3 and (answering or not self._ever_served):
@@ -391,8 +403,11 @@ class Supervisor:
     # ---- requests
 
     def status(self) -> Status:
+        trouble = self._log.trouble
         return self._observer.status(
-            draining=self._draining or self._drain_asked.is_set(), ever_served=self._ever_served
+            draining=self._draining or self._drain_asked.is_set(),
+            ever_served=self._ever_served,
+            troubles=() if trouble is None else (trouble,),
         )
 
     async def _control(self, request: control.Request) -> control.Answer:
@@ -422,7 +437,3 @@ def _one_line(status: Status) -> str:
     return (
         f"{status.state}: {ready} of {len(status.instances)} instances ready, {rate:.0f} sequences/s, {status.endpoint}"
     )
-
-
-def log_to_stderr(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
