@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "up": "start everything and serve until Ctrl-C",
     "down": "stop the running orchestrator, answering what it accepted",
     "status": "what is running: states, cores, queue, throughput, latency",
+    "logs": "what was said, by whom and when, whether it runs or not",
     "topology": "the machine: packages, NUMA nodes, cache domains, cores, SMT siblings",
     "plan": "the layout, without starting anything, and the reasons for it",
     "simulate": "the router that ships on a virtual clock: another machine, another load, each policy",
