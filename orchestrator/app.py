@@ -98,7 +98,7 @@ def _lock(runtime: Path, held: ExitStack) -> None:
 
 def _remove_sockets(runtime: Path) -> None:
     """What the router bound goes when nobody listens any more: while the lock is still held, so they are nobody else's."""
-    for name in ("front.sock", "back.sock"):
+    for name in ("front.sock", "back.sock", "local.sock"):
         path = runtime / name
         if path.is_socket():
             path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from orchestrator.plan.model import PlannedInstance
 from orchestrator.router.spec import RouterSpec
 from orchestrator.supervisor.core import Timing
 from orchestrator.supervisor.runner import ChildPlan, Deployment
+from workers.lane import SCHEME
 from workers.spec import Artefact, WorkerSpec
 
 MOST_GATEWAYS = 8
@@ -29,12 +30,14 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
     prepared, planned = before.prepared, before.plan
     front = f"ipc://{options.runtime / 'front.sock'}"
     back = f"ipc://{options.runtime / 'back.sock'}"
+    local = f"{SCHEME}{options.runtime / 'local.sock'}"
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     housekeeping = planned.housekeeping
     router = RouterSpec(
         front=front,
         back=back,
+        local=local,
         plan=planned,
         description={"model": msgspec.to_builtins(prepared.status), "tokenizer": prepared.tokenizer},
         cpus=housekeeping.cpus,
@@ -59,7 +62,7 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
         return lambda _: GatewaySpec(
             name=name,
             listen_fd=listener.fileno(),
-            front=front,
+            router=local,
             model=prepared.status,
             tokenizer=prepared.tokenizer,
             limits=limits,
@@ -76,7 +79,7 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
             membind=instance.membind,
             nodes_on_machine=nodes,
             threads=instance.threads,
-            endpoint=back,
+            endpoint=local,
             max_seqlen=instance.max_seqlen,
             warmup=(
                 warmup_shapes(instance, planned.max_batch_tokens)

@@ -12,15 +12,15 @@ import threading
 import time
 
 import numpy as np
-import zmq
 
 from workers import wire
 from workers.batching import rectangle
 from workers.channel import Channel, SupervisorGone
 from workers.engines.base import Engine, EngineError, Rows, run_pixels
 from workers.spec import Beat, Drain, Drained, Ready, Stop, WorkerSpec
+from workers.uplink import Uplink, uplink
 
-HELLO_EVERY_MS = 200
+HELLO_EVERY_SECONDS = 0.2
 
 
 class Worker:
@@ -42,49 +42,38 @@ class Worker:
 
     def run(self, pid: int, ready: Ready) -> None:
         """Introduces itself to router and supervisor, serves until Stop; SupervisorGone if the supervisor has gone."""
-        hello = wire.Hello(self._spec.name, self._spec.incarnation, self._spec.max_seqlen, pid, self._costs)
-        context = zmq.Context(io_threads=1)
-        router = context.socket(zmq.DEALER)
-        router.setsockopt(zmq.ROUTING_ID, f"{self._spec.name}#{self._spec.incarnation}".encode())
-        router.setsockopt(zmq.LINGER, 200)
-        router.setsockopt(zmq.RECONNECT_IVL, 20)
-        router.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
+        name, incarnation = self._spec.name, self._spec.incarnation
+        hello = wire.encode_json(wire.HELLO, wire.Hello(name, incarnation, self._spec.max_seqlen, pid, self._costs))
+        router = uplink(self._spec.endpoint, f"{name}#{incarnation}".encode(), hello)
         beats = threading.Thread(target=self._beat, name="beats", daemon=True)
         try:
-            router.connect(self._spec.endpoint)
-            router.send(wire.encode_json(wire.HELLO, hello))
             self._channel.send(ready)
             beats.start()
-            self._serve(router, wire.encode_json(wire.HELLO, hello))
+            self._serve(router, hello)
         finally:
             self._done.set()
             router.close()
-            context.term()
 
-    def _serve(self, router: zmq.Socket[bytes], hello: bytes) -> None:
-        poller = zmq.Poller()
-        poller.register(router, zmq.POLLIN)
-        poller.register(self._channel.fileno(), zmq.POLLIN)
+    def _serve(self, router: Uplink, hello: bytes) -> None:
         while True:
-            ready = dict(poller.poll(HELLO_EVERY_MS))
-            if self._channel.fileno() in ready:
+            said, frames = router.wait(self._channel.fileno(), HELLO_EVERY_SECONDS)
+            if said:
                 for message in self._channel.receive():
                     if isinstance(message, Stop):
                         router.send(wire.encode_bare(wire.BYE))
                         return
                     if isinstance(message, Drain):  # the router gives it nothing more; what it held is answered
                         self._channel.send(Drained())
-            if router in ready:
-                for frame in router.recv_multipart():
-                    self._handle(router, frame, hello)
-            elif not ready:
-                self._say(router, hello)
+            for frame in frames:
+                self._handle(router, frame, hello)
+            if not said and not frames:
+                router.send(hello)
 
-    def _handle(self, router: zmq.Socket[bytes], frame: bytes, hello: bytes) -> None:
+    def _handle(self, router: Uplink, frame: bytes, hello: bytes) -> None:
         try:
             kind = wire.kind_of(frame)
             if kind == wire.WHO:
-                self._say(router, hello)
+                router.send(hello)
                 return
             if kind != wire.BATCH:
                 raise wire.WireError(f"kind {kind} is nothing that a router sends to a worker")
@@ -142,7 +131,7 @@ class Worker:
         finally:
             self._engine_cpu += time.process_time() - before
 
-    def _answer(self, router: zmq.Socket[bytes], batch: wire.Batch, rows: Rows, infer_us: int) -> None:
+    def _answer(self, router: Uplink, batch: wire.Batch, rows: Rows, infer_us: int) -> None:
         width = rows.shape[-1]
         if self._per_token:
             row_bytes = [length * width * 4 for length in batch.lengths]
@@ -153,13 +142,7 @@ class Worker:
         meta = wire.encode_batch_result(
             batch.batch_id, row_bytes, width=width, infer_us=infer_us, per_token=self._per_token
         )
-        router.send_multipart((meta, body))
-
-    def _say(self, router: zmq.Socket[bytes], hello: bytes) -> None:
-        try:
-            router.send(hello, zmq.NOBLOCK)
-        except zmq.Again:
-            return  # the router is away and its pipe is full of earlier HELLOs: it will read those
+        router.send(meta, body)
 
     def _beat(self) -> None:
         try:

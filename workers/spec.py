@@ -47,7 +47,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     """One node needs no memory policy and no libnuma."""
     threads: int
     endpoint: str
-    """The router's ZeroMQ endpoint for workers."""
+    """Where the router takes workers in: `unix:///…` by a lane (`workers.lane`), `ipc://…` or `tcp://…` by ZeroMQ."""
     max_seqlen: int
     warmup: list[tuple[int, int]]
     """Shapes (batch, length) that are run before the worker says it is ready."""

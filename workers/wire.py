@@ -1,10 +1,11 @@
 """What do clients, the router and the workers say to one another, byte for byte? Pure.
 
-Every message is one ZeroMQ message. Its first frame (after the ROUTER identity, which is not part of this module) starts
+A message is one frame, or two: over ZeroMQ a multipart message (behind the ROUTER identity, which is not part of this module), within
+one machine a message of `workers.lane`. The first frame starts
 with `version u8, kind u8`; all numbers are little-endian. Results carry a second frame, the rows themselves, so that no
 side copies them. What does not decode raises `WireError`; the receiver counts it and drops it.
 
-    client → router   SUBMIT, CANCEL, PING, DESCRIBE, BUNDLE  router → client   RESULT, REFUSED, PONG, DESCRIPTION, BUNDLE
+    client → router   SUBMIT, CANCEL, PING, DESCRIBE          router → client   RESULT, REFUSED, PONG, DESCRIPTION
     worker → router   HELLO, BATCH_RESULT, BATCH_FAILED, BYE  router → worker   BATCH, WHO
 
 A SUBMIT holds `n` sequences of token ids. The router answers it in one or several RESULTs, each with the positions of the
@@ -30,7 +31,6 @@ SUBMIT: Final = 1
 CANCEL: Final = 2
 PING: Final = 3
 DESCRIBE: Final = 4
-BUNDLE: Final = 5
 RESULT: Final = 16
 REFUSED: Final = 17
 PONG: Final = 18
@@ -63,7 +63,6 @@ REASONS: Final = (
 """Why a request was refused (all but `worker_lost` and `model_error`) or failed. Sent as its index."""
 
 _HEAD = struct.Struct("<BB")
-_LENGTH = struct.Struct("<I")
 _SUBMIT = struct.Struct("<BBBBIQI")  # version, kind, flags, priority, timeout_ms, request_id, n
 _TENANT = struct.Struct("<I")
 _ID = struct.Struct("<BBxxxxxxQ")  # CANCEL, PING: version, kind, id
@@ -296,17 +295,6 @@ def encode_result(
     return b"".join((head, struct.pack(f"<{2 * n}I", *positions, *row_bytes), instance))
 
 
-def rows_of(meta: Buffer) -> int:
-    """How many bytes of rows belong to the first frame of a RESULT. WireError if it is none."""
-    try:
-        if kind_of(meta) != RESULT:
-            raise WireError(f"kind {kind_of(meta)} in a bundle of results")
-        n = _RESULT.unpack_from(meta)[4]
-        return sum(struct.unpack_from(f"<{n}I", meta, _RESULT.size + n * _INT))
-    except struct.error as error:
-        raise WireError(f"result: {error}") from None
-
-
 def decode_result(meta: Buffer, rows: Buffer) -> Result:
     try:
         (_, _, flags, name_length, n, batch_size, request_id, width, queue_us, infer_us, low, high, attempts) = (
@@ -385,36 +373,6 @@ def decode_refused(frame: Buffer) -> Refused:
         raise WireError(f"refused: reason {reason}, known are 0 to {len(REASONS) - 1}")
     message = bytes(frame[_REFUSED.size :]).decode("utf-8", "replace")
     return Refused(request_id, REASONS[reason], retry_after_ms, message)
-
-
-def encode_bundle(frames: Sequence[Buffer]) -> bytes:
-    """Several messages as one: SUBMITs, CANCELs and PINGs to the router, or the first frames of RESULTs to a client.
-
-    A message costs a process 10 µs and more wherever the interpreter's code is not in the caches, whatever is in it. The router
-    bundles only to those who have bundled. The rows of bundled RESULTs follow as the second frame, one after the other.
-    """
-    parts: list[Buffer] = [_HEAD.pack(VERSION, BUNDLE)]
-    for frame in frames:
-        parts.append(_LENGTH.pack(len(frame)))
-        parts.append(frame)
-    return b"".join(parts)
-
-
-def decode_bundle(frame: Buffer) -> list[memoryview]:
-    """The messages of a bundle, none of them decoded yet. WireError if their lengths do not add up."""
-    view = memoryview(frame)
-    at, end = _HEAD.size, len(view)
-    frames: list[memoryview] = []
-    while at < end:
-        if at + _LENGTH.size > end:
-            raise WireError(f"bundle: {end - at} bytes behind message {len(frames)} are no length")
-        (size,) = _LENGTH.unpack_from(view, at)
-        at += _LENGTH.size
-        if at + size > end:
-            raise WireError(f"bundle: message {len(frames)} of {size} bytes, {end - at} are left")
-        frames.append(view[at : at + size])
-        at += size
-    return frames
 
 
 def encode_cancel(request_id: int) -> bytes:

@@ -17,7 +17,7 @@ Times are monotonic seconds given by the caller.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
@@ -173,6 +173,13 @@ class Link:
         self._token += 1
         return wire.encode_ping(self._token)
 
+    def resume(self, now: float) -> list[bytes]:
+        """What to send first on a connection that was made anew, where the router forgets what came on a broken one: a PING, then all
+        that is unanswered, with the time that is left.
+        """
+        ping = self.ping()
+        return [ping, *self._again(now, self._outstanding)]
+
     def overdue(self, now: float, grace_seconds: float = 0.0) -> list[RequestId]:
         """The requests whose deadline passed at least `grace_seconds` ago. The caller cancels them."""
         limit = now - grace_seconds
@@ -181,30 +188,6 @@ class Link:
     def silent_seconds(self, now: float) -> float:
         """How long the router has not answered a PING; infinite before the first answer."""
         return math.inf if self.last_pong is None else now - self.last_pong
-
-    def receive_all(self, frames: Sequence[bytes], now: float) -> list[Outcome]:
-        """What a message of the router (all its frames) means, a bundle of several RESULTs included."""
-        if len(frames) == 2 and len(frames[0]) > 1 and frames[0][1] == wire.BUNDLE:
-            return self._bundle(frames[0], frames[1])
-        outcome = self.receive(frames, now)
-        return [] if outcome is None else [outcome]
-
-    def _bundle(self, frame: bytes, rows: bytes) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        view, at = memoryview(rows), 0
-        try:
-            wire.kind_of(frame)
-            for meta in wire.decode_bundle(frame):
-                size = wire.rows_of(meta)
-                answered = self._result(wire.decode_result(meta, view[at : at + size]))
-                at += size
-                if answered is not None:
-                    outcomes.append(answered)
-            if at != len(view):
-                raise wire.WireError(f"bundle: {len(view) - at} bytes of rows are nobody's")
-        except wire.WireError:
-            self.malformed += 1  # what came before the fault stands
-        return outcomes
 
     def receive(self, frames: Sequence[bytes | memoryview], now: float) -> Outcome | None:
         """What a single message of the router means; None if it changes nothing for the caller."""
@@ -302,9 +285,16 @@ class Link:
         if boot == self.boot:
             return None
         self.boot = boot
+        return Restarted(
+            boot, self._again(now, [one for one, it in self._outstanding.items() if it.after_ping < token])
+        )
+
+    def _again(self, now: float, requests: Iterable[RequestId]) -> list[bytes]:
+        """SUBMITs for requests that the router has forgotten, or never got."""
         frames = []
-        for request_id, one in self._outstanding.items():
-            if one.after_ping >= token or one.deadline <= now:
+        for request_id in requests:
+            one = self._outstanding[request_id]
+            if one.deadline <= now:
                 continue
             timeout = None if one.deadline == math.inf else one.deadline - now
             one.after_ping = self._token
@@ -316,7 +306,7 @@ class Link:
                 )
             )  # fmt: skip
         self.resubmitted += len(frames)
-        return Restarted(boot, frames)
+        return frames
 
 
 def _milliseconds(timeout_seconds: float | None) -> int:

@@ -70,7 +70,7 @@ class Process:
         self._channel = channel
         self._started = started
         self._live = Live()
-        self._uplink = Uplink(spec.front, most_in_flight=spec.limits.in_flight)
+        self._uplink = Uplink(spec.router, spec.name)
         caches = spec.caches
         self._tokenizing: Tokenizing | None = None
         if encoder is not None:

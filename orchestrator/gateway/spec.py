@@ -34,8 +34,8 @@ class GatewaySpec(msgspec.Struct, frozen=True):
     name: str
     listen_fd: int
     """The listening socket, bound by the supervisor and inherited."""
-    front: str
-    """The router's endpoint for clients."""
+    router: str
+    """Where the router takes lanes: `unix:///…`."""
     model: ModelStatus
     tokenizer: str
     """Path of tokenizer.json; empty where the model reads images."""

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from orchestrator.router.loop import BindError, RouterLoop, log
+from orchestrator.router.loop import RouterLoop, log
+from orchestrator.router.ports import BindError
 from orchestrator.router.spec import RouterSpec
 from workers.channel import Channel, ChannelError, SupervisorGone
 from workers.spec import Fatal, Ready

@@ -1,18 +1,14 @@
-"""How do bytes become events, and actions bytes? The router's sockets, without asyncio.
+"""How do bytes become events, and actions bytes? The router's loop, without asyncio.
 
-Two ROUTER sockets: `front` for gateways and clients, `back` for workers. One poller over both and the supervisor's channel. Each
-socket is drained without blocking in bursts of at most `BURST` messages, so that neither side starves the other. Nothing
-waits in a socket on the way out either: a peer that has gone (EHOSTUNREACH) or never reads (EAGAIN, once the high-water
-mark is reached) is noticed at once, thanks to ROUTER_MANDATORY. What does not decode is counted and dropped.
+What comes through the ports is decoded and told to the core; what the core decides is encoded and sent. What does not decode is
+counted and dropped. A peer that has gone is an event of its own.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import resource
 import secrets
-import stat
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +16,6 @@ from pathlib import Path
 from typing import Final, assert_never
 
 import msgspec
-import zmq
 
 from orchestrator.plan.model import Plan
 from orchestrator.router.codec import batch_frame, refused_frame, reply_frames, request_from, row_starts
@@ -49,28 +44,14 @@ from orchestrator.router.events import (
     WorkerLeft,
     WorkerLost,
 )
+from orchestrator.router.ports import Ports
 from orchestrator.router.spec import RouterSpec
 from workers import spec as messages
 from workers import wire
 from workers.channel import Channel
 from workers.said import Level, say
 
-BURST: Final = 64
-"""Messages that are taken from one socket before the other one is looked at: about 2 ms of work."""
-# More than a gateway may have in flight (4096), so that a burst of answers to one gateway never meets the mark.
-FRONT_MESSAGES: Final = 8192
-# A worker holds two batches at most, and says little.
-BACK_MESSAGES: Final = 256
-_LARGEST_MESSAGE: Final = 128 << 20
-_LARGE_ROWS: Final = 1 << 16
-"""From here on pyzmq hands rows over without a copy; below, the copy is cheaper than the bookkeeping."""
 _LONGEST_WAIT_SECONDS: Final = 1.0
-_LINGER_MS: Final = 500
-
-_NOWAIT: Final = zmq.NOBLOCK
-_MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
-# The peer is gone, or does not read.
-_UNSENDABLE: Final = (zmq.EHOSTUNREACH, zmq.EAGAIN)
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -78,10 +59,6 @@ class Peer(msgspec.Struct, frozen=True):
 
     name: str
     incarnation: int
-
-
-class BindError(Exception):
-    """An endpoint cannot be bound: says which, why and what to do."""
 
 
 class RouterLoop:
@@ -106,49 +83,24 @@ class RouterLoop:
         self._identities: dict[str, bytes] = {}
         """By name, the identity of the latest incarnation that the core has taken in."""
         self._troubles: deque[ClientGone | Undelivered] = deque()
-        self._bundlers: set[Client] = set()
-        """Clients that have sent a BUNDLE, and so take them."""
         """What went wrong while actions were performed; the core has not been told yet."""
         self._description = wire.encode_json(wire.DESCRIPTION, spec.description)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._front = self._context.socket(zmq.ROUTER)
-        self._back = self._context.socket(zmq.ROUTER)
+        self._ports = Ports(spec.front, spec.back, spec.local, self, channel.fileno())
         self._stopped = False
 
     # ---- life ---------------------------------------------------------------------------------------------------
 
     def bind(self) -> None:
-        """Binds both sockets; BindError if one cannot be."""
-        for socket, endpoint, mark in (
-            (self._front, self._spec.front, FRONT_MESSAGES),
-            (self._back, self._spec.back, BACK_MESSAGES),
-        ):
-            socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
-            socket.setsockopt(zmq.SNDHWM, mark)
-            socket.setsockopt(zmq.RCVHWM, mark)
-            socket.setsockopt(zmq.MAXMSGSIZE, _LARGEST_MESSAGE)
-            socket.setsockopt(zmq.LINGER, _LINGER_MS)
-            remove_stale(endpoint)
-            try:
-                socket.bind(endpoint)
-            except zmq.ZMQError as error:
-                raise BindError(f"cannot bind {endpoint}: {error}; is another router running there?") from None
+        """Binds all sockets; BindError if one cannot be."""
+        self._ports.bind()
 
     def close(self) -> None:
         """Lets go of the sockets; waits for what is still being sent, half a second at most."""
-        self._front.close()
-        self._back.close()
-        self._context.term()
+        self._ports.close()
 
     def run(self) -> None:
         """Serves until the supervisor says Stop; SupervisorGone if it has gone."""
-        poller = zmq.Poller()
-        poller.register(self._front, zmq.POLLIN)
-        poller.register(self._back, zmq.POLLIN)
-        poller.register(self._channel.fileno(), zmq.POLLIN)
-        channel = self._channel.fileno()
-        clock = self._clock
+        clock, ports = self._clock, self._ports
         next_report = clock() + self._spec.report_seconds
         while not self._stopped:
             now = clock()
@@ -159,49 +111,28 @@ class RouterLoop:
             if wake <= now:
                 self._handle(Tick(), now)
                 wake = self.core.next_wake(now)
-            wait = min(wake, next_report, now + _LONGEST_WAIT_SECONDS) - now
-            for source, _ in poller.poll(max(0, math.ceil(wait * 1e3))):
-                # Workers first: what they bring makes room for what the clients bring.
-                if source is self._back:
-                    self._read_back()
-                elif source is self._front:
-                    self._read_front()
-                elif source == channel:
-                    self._read_channel()
+            if ports.wait(min(wake, next_report, now + _LONGEST_WAIT_SECONDS) - now):
+                self._read_channel()
 
     # ---- clients ------------------------------------------------------------------------------------------------
 
-    def _read_front(self) -> None:
-        socket = self._front
-        receive = socket.recv
-        try:
-            for _ in range(BURST):
-                client = receive(_NOWAIT)
-                last = receive(_NOWAIT, copy=False)  # a Frame says whether more follow for half the price of RCVMORE
-                frame = last.bytes
-                if last.more:
-                    self._malformed("client", f"{1 + self._skip(socket)} frames, expected 1", client, frame)
-                    continue
-                try:
-                    self._from_client(client, frame)
-                except wire.WireError as error:
-                    self._malformed("client", str(error), client, frame)
-        except zmq.Again:
+    def client_message(self, sender: bytes, frames: list[bytes]) -> None:
+        if len(frames) != 1:
+            self._malformed("client", f"{len(frames)} frames, expected 1", sender, frames[0] if frames else None)
             return
+        try:
+            self._from_client(sender, frames[0])
+        except wire.WireError as error:
+            self._malformed("client", str(error), sender, frames[0])
+
+    def client_gone(self, sender: bytes) -> None:
+        """Nobody reads its answers any more: what it asked for and is not computed yet never will be."""
+        self._handle(ClientGone(Client(sender)), self._clock())
 
     def _from_client(self, client: bytes, frame: wire.Buffer) -> None:
         kind = wire.kind_of(frame)
         if kind == wire.SUBMIT:
             self._handle(request_from(client, frame, self._spec.pixel_bytes), self._clock())
-        elif kind == wire.BUNDLE:
-            self._bundlers.add(Client(client))
-            for one in wire.decode_bundle(frame):
-                try:
-                    if wire.kind_of(one) == wire.BUNDLE:
-                        raise wire.WireError("a bundle in a bundle")
-                    self._from_client(client, one)
-                except wire.WireError as error:  # the others of the bundle are none the worse for it
-                    self._malformed("client", str(error), client, one)
         elif kind == wire.CANCEL:
             self._handle(Cancel(Client(client), wire.decode_id(frame)), self._clock())
         elif kind == wire.PING:
@@ -213,47 +144,31 @@ class RouterLoop:
 
     def _send_client(self, client: bytes, frame: bytes, rows: wire.Buffer | None = None) -> None:
         """One that does not read misses the message; one that has gone is cancelled. Both are counted."""
-        send = self._front.send
-        try:
-            send(client, _MORE)
-            if rows is None:
-                send(frame, _NOWAIT)
-            else:
-                send(frame, _MORE)
-                send(rows, _NOWAIT, len(rows) < _LARGE_ROWS)
-        except zmq.ZMQError as error:
-            if error.errno not in _UNSENDABLE:
-                raise
+        sent = self._ports.send_client(client, frame, rows)
+        if sent != "sent":
             self.undelivered_replies += 1
-            if error.errno == zmq.EHOSTUNREACH:
+            if sent == "gone":
                 self._troubles.append(ClientGone(Client(client)))
-                self._bundlers.discard(Client(client))
 
     # ---- workers ------------------------------------------------------------------------------------------------
 
-    def _read_back(self) -> None:
-        socket = self._back
-        receive = socket.recv
-        try:
-            for _ in range(BURST):
-                identity = receive(_NOWAIT)
-                last = receive(_NOWAIT, copy=False)
-                frame, rows = last.bytes, None
-                if last.more:
-                    last = receive(_NOWAIT, copy=False)
-                    rows = last.bytes
-                if last.more:
-                    why = f"{2 + self._skip(socket)} frames, expected 1 or 2"
-                    self._malformed("worker", why, identity)
-                    self._unreadable(identity, frame, why)
-                    continue
-                try:
-                    self._from_worker(identity, frame, rows)
-                except wire.WireError as error:
-                    self._malformed("worker", str(error), identity)
-                    self._unreadable(identity, frame, str(error))
-        except zmq.Again:
+    def worker_message(self, sender: bytes, frames: list[bytes]) -> None:
+        if not 1 <= len(frames) <= 2:
+            why = f"{len(frames)} frames, expected 1 or 2"
+            self._malformed("worker", why, sender)
+            if frames:
+                self._unreadable(sender, frames[0], why)
             return
+        try:
+            self._from_worker(sender, frames[0], frames[1] if len(frames) == 2 else None)
+        except wire.WireError as error:
+            self._malformed("worker", str(error), sender)
+            self._unreadable(sender, frames[0], str(error))
+
+    def worker_gone(self, sender: bytes) -> None:
+        """Most likely it is dead, and the supervisor says so in a moment; until then nothing is concluded from it. If it comes back on
+        another connection instead, what went down with this one is taken back (`_hello`)."""
+        self._peers.pop(sender, None)
 
     def _from_worker(self, identity: bytes, frame: bytes, rows: bytes | None) -> None:
         kind = wire.kind_of(frame)
@@ -265,7 +180,7 @@ class RouterLoop:
         peer = self._peers.get(identity)
         if peer is None:
             # This router is younger than the worker's last HELLO.
-            self._send_worker(identity, wire.encode_bare(wire.WHO))
+            self._ports.send_worker(identity, wire.encode_bare(wire.WHO))
             return
         now = self._clock()
         if kind == wire.BATCH_RESULT:
@@ -294,8 +209,10 @@ class RouterLoop:
         expected = identity_of(hello.name, hello.incarnation)
         if identity != expected:
             raise wire.WireError(f"hello of {expected!r} from the identity {identity!r}")
-        if identity in self._peers and self.core.is_current(hello.name, hello.incarnation):
-            return  # an idle worker repeats itself five times a second: that is no event, and would fill the story
+        if self.core.is_current(hello.name, hello.incarnation):
+            if identity in self._peers:
+                return  # an idle worker repeats itself five times a second: that is no event, and would fill the story
+            self._returned(hello)
         # Known before the core is told, whose first batch may follow at once; forgotten again if it does not take it in.
         before = self._identities.get(hello.name)
         self._identities[hello.name] = identity
@@ -311,16 +228,11 @@ class RouterLoop:
         else:
             del self._identities[hello.name]
 
-    def _send_worker(self, identity: bytes, frame: bytes) -> bool:
-        """False if there is no way to this worker, or it does not read although it holds two batches at most."""
-        try:
-            self._back.send(identity, _MORE)
-            self._back.send(frame, _NOWAIT)
-        except zmq.ZMQError as error:
-            if error.errno not in _UNSENDABLE:
-                raise
-            return False
-        return True
+    def _returned(self, hello: wire.Hello) -> None:
+        """The same process on another connection: it holds nothing of what it was given on the one before."""
+        running = self.core.roster.instances[hello.name].running
+        if running is not None:
+            self._handle(Undelivered(hello.name, hello.incarnation, running.batch_id), self._clock())
 
     # ---- the core -----------------------------------------------------------------------------------------------
 
@@ -333,34 +245,12 @@ class RouterLoop:
         actions = self.core.handle(event, now)
         if actions:
             starts = row_starts(result) if result is not None else []
-            if result is not None and self._bundlers and len(actions) > 1:
-                actions = self._answer_bundlers(actions, result, starts)
             for action in actions:
                 self._perform(action, result, starts)
         while self._troubles:
             trouble = self._troubles.popleft()
             for action in self.core.handle(trouble, now):
                 self._perform(action, None, [])
-
-    def _answer_bundlers(self, actions: list[Action], result: wire.BatchResult, starts: list[int]) -> list[Action]:
-        """Sends the replies of one batch to one client as one message, where the client bundles; returns what is left to do."""
-        left: list[Action] = []
-        bundles: dict[Client, tuple[list[bytes], list[wire.Buffer]]] = {}
-        for action in actions:
-            if not isinstance(action, Reply) or action.request.client not in self._bundlers:
-                left.append(action)
-                continue
-            instance = self.core.roster.instances[action.flight.instance]
-            meta, rows = reply_frames(action, result, starts, instance.label, instance.bucket)
-            metas, parts = bundles.setdefault(action.request.client, ([], []))
-            metas.append(meta)
-            parts.append(rows)
-        for client, (metas, parts) in bundles.items():
-            if len(metas) == 1:
-                self._send_client(client, metas[0], parts[0])
-            else:
-                self._send_client(client, wire.encode_bundle(metas), b"".join(parts))
-        return left
 
     def _perform(self, action: Action, result: wire.BatchResult | None, starts: list[int]) -> None:
         match action:
@@ -373,7 +263,7 @@ class RouterLoop:
             case Dispatch():
                 flight = action.flight
                 identity = self._identities[flight.instance]
-                if not self._send_worker(identity, batch_frame(action)):
+                if not self._ports.send_worker(identity, batch_frame(action)):
                     self._peers.pop(identity, None)
                     self._troubles.append(Undelivered(flight.instance, flight.incarnation, flight.batch_id))
             case Refuse():
@@ -439,33 +329,10 @@ class RouterLoop:
         if submit is not None and (request_id := wire.request_id_of(submit)) is not None:
             self._send_client(identity, wire.encode_refused(request_id, "malformed", message=why))
 
-    @staticmethod
-    def _skip(socket: zmq.Socket[bytes]) -> int:
-        """Reads the rest of a message of too many frames, returns how many there were."""
-        skipped = 0
-        while socket.get(zmq.RCVMORE):
-            socket.recv(_NOWAIT)
-            skipped += 1
-        return skipped
-
 
 def identity_of(name: str, incarnation: int) -> bytes:
     """The routing id that a worker gives its DEALER."""
     return f"{name}#{incarnation}".encode()
-
-
-def remove_stale(endpoint: str) -> None:
-    """Removes the socket file that a killed router left behind; BindError if something else is there."""
-    if not endpoint.startswith("ipc:///"):
-        return
-    path = Path(endpoint.removeprefix("ipc://"))
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise BindError(f"cannot bind {endpoint}: {path} is there and is no socket; remove it or choose another place")
-    path.unlink()
 
 
 def log(text: str, level: Level = "info") -> None:

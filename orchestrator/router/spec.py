@@ -11,14 +11,16 @@ from orchestrator.plan.model import Plan
 
 class RouterSpec(msgspec.Struct, frozen=True):
     front: str
-    """Endpoint for gateways and clients, bound by the router (`ipc:///run/…/front.sock`)."""
+    """ZeroMQ endpoint for clients, bound by the router (`ipc:///run/…/front.sock`)."""
     back: str
-    """Endpoint for workers, bound by the router."""
+    """ZeroMQ endpoint for workers, bound by the router."""
     plan: Plan
     description: dict[str, Any]
     """Answer to DESCRIBE: what a client must know of the model (a ModelStatus, and `tokenizer`, the path of tokenizer.json)."""
     cpus: list[int]
     """Its own CPUs (housekeeping)."""
     report_seconds: float = 1.0
+    local: str = ""
+    """Where gateways and workers of this machine connect without ZeroMQ (`unix:///run/…/local.sock`, `workers.lane`); empty = nowhere."""
     pixel_bytes: int = 0
     """Of one image, where the model reads images; 0: it reads token ids."""
