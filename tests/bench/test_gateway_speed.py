@@ -83,7 +83,7 @@ def gateway(doubles: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         )  # fmt: skip
         return [[head, row]]
 
-    router = doubles.RouterDouble(f"ipc://{tmp_path_factory.mktemp('bench')}/front.sock", respond)
+    router = doubles.RouterDouble(f"unix://{tmp_path_factory.mktemp('bench')}/local.sock", respond)
     process = doubles.GatewayProcess(router.endpoint, report_seconds=1.0)
     process.start()
     process.expect(Ready)

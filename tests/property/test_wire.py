@@ -98,20 +98,6 @@ def test_refusals_and_ids_round_trip(number: int, reason: str, retry: int, messa
     assert (batch, said) == (number, message.encode("utf-8", "replace").decode())
 
 
-@given(st.lists(st.binary(max_size=40), max_size=6), st.data())
-def test_a_bundle_gives_back_its_messages_and_a_torn_one_is_refused(messages: list[bytes], data: st.DataObject) -> None:
-    frame = wire.encode_bundle(messages)
-    assert wire.kind_of(frame) == wire.BUNDLE
-    assert [bytes(one) for one in wire.decode_bundle(frame)] == messages
-    ends = [2]
-    for message in messages:
-        ends.append(ends[-1] + 4 + len(message))
-    cut = data.draw(st.integers(2, len(frame)))
-    if cut not in ends:
-        with pytest.raises(wire.WireError, match="bundle"):
-            wire.decode_bundle(frame[:cut])
-
-
 def test_a_hello_round_trips() -> None:
     hello = wire.Hello("short-0", 3, 256, 4711)
     assert wire.decode_hello(wire.encode_json(wire.HELLO, hello)) == hello
@@ -125,8 +111,6 @@ DECODERS: list[Any] = [
     wire.decode_pong,
     wire.decode_batch_failed,
     wire.decode_hello,
-    wire.decode_bundle,
-    wire.rows_of,
     lambda frame: wire.decode_result(frame, frame),
     lambda frame: wire.decode_batch_result(frame, frame),
     wire.kind_of,

@@ -169,10 +169,25 @@ def test_garbage_from_the_router_is_dropped_and_the_right_answer_still_taken(
 ) -> None:
     router.respond = lambda seen: [
         [b""], [b"\x01"], [b"rubbish"], [b"\x01\x10" + b"\xff" * 50, b"rows"], [b"\x01\x63"],
-        kit.answer(seen)[0][:1], [*kit.answer(seen)[0], b"a third frame"], kit.answer(seen)[0], kit.answer(seen)[0],
+        kit.answer(seen)[0][:1], [kit.answer(seen)[0][0], kit.answer(seen)[0][1][:-4]], kit.answer(seen)[0], kit.answer(seen)[0],
     ]  # fmt: skip
     for _ in range(3):
         assert good(gateway)
+
+
+def test_a_router_that_babbles_is_left_and_asked_again_on_a_new_connection(gateway: Any, router: Any, kit: Any) -> None:
+    babbled: list[bytes] = []
+
+    def respond(seen: Any) -> list[list[bytes]]:
+        if seen.identity in babbled or not babbled:
+            babbled.append(seen.identity)
+            router.babble(seen.identity, b"\xff" * 64)
+            return []
+        return list(kit.answer(seen))
+
+    router.respond = respond
+    assert good(gateway)
+    assert len(babbled) == 1
 
 
 def test_long_text_does_not_hold_up_short_text(gateway: Any) -> None:

@@ -1,6 +1,6 @@
 """What stands in for the router and the supervisor while a real gateway process is tried?
 
-The router double speaks `workers.wire` over a real ROUTER socket in a thread of its own; a sequence's row depends on its ids alone,
+The router double speaks `workers.wire` over real lanes in a thread of its own; a sequence's row depends on its ids alone,
 so that a test can tell whose answer it got. Tests wait for events, never for time.
 """
 
@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import secrets
+import selectors
 import socket
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from orchestrator.status import (
     RouterStatus,
     Status,
 )
-from workers import wire
+from workers import lane, wire
 from workers.channel import Lines, encode
 from workers.spec import Beat, Drain, FromChild, Ready, Start, State, Stats, Stop
 
@@ -100,6 +101,102 @@ def part(
     return [head, rows]
 
 
+class ZmqDoor:
+    """What other clients knock at."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        if endpoint.startswith("ipc://"):
+            Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
+        self._socket.bind(endpoint)
+
+    def send(self, identity: bytes, frames: tuple[bytes, ...]) -> None:
+        self._socket.send_multipart([identity, *frames])
+
+    def wait(self, other: socket.socket) -> tuple[bool, list[tuple[bytes, bytes]]]:
+        """Whether the other one has something, and what came in."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(other, zmq.POLLIN)
+        ready = dict(poller.poll())
+        messages = []
+        if self._socket in ready:
+            identity, frame = self._socket.recv_multipart()
+            messages.append((identity, frame))
+        return other.fileno() in ready, messages
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+        self._context.term()
+
+
+class LaneDoor:
+    """What gateways knock at."""
+
+    def __init__(self, endpoint: str) -> None:
+        path = Path(lane.path_of(endpoint))
+        path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._lanes: dict[bytes, lane.Lane] = {}
+        self._names: dict[int, bytes] = {}
+
+    def send(self, identity: bytes, frames: tuple[bytes, ...]) -> None:
+        one = self._lanes.get(identity)
+        if one is not None:
+            one.put(*frames)
+            assert one.flush(), "the gateway does not read"
+
+    def babble(self, identity: bytes, stream: bytes) -> None:
+        with socket.socket(fileno=os.dup(self._lanes[identity].fileno())) as raw:
+            raw.send(stream)
+
+    def wait(self, other: socket.socket) -> tuple[bool, list[tuple[bytes, bytes]]]:
+        if other not in self._selector.get_map():
+            self._selector.register(other, selectors.EVENT_READ)
+        woken, messages = False, []
+        for key, _ in self._selector.select():
+            if key.fileobj is other:
+                woken = True
+            elif key.fileobj is self._listener:
+                one = lane.Lane(self._listener.accept()[0])
+                self._selector.register(one.fileno(), selectors.EVENT_READ, one)
+            else:
+                messages += self._read(key.data, key.fd)
+        return woken, messages
+
+    def _read(self, one: lane.Lane, fd: int) -> list[tuple[bytes, bytes]]:
+        try:
+            messages = one.receive()
+        except lane.LaneClosed:
+            self._selector.unregister(fd)
+            self._lanes.pop(self._names.pop(fd, b""), None)
+            one.close()
+            return []
+        read = []
+        for frame, _ in messages:
+            if fd not in self._names:
+                assert frame.startswith(lane.CLIENT)
+                self._names[fd] = secrets.token_bytes(8)
+                self._lanes[self._names[fd]] = one
+            else:
+                read.append((self._names[fd], frame))
+        return read
+
+    def close(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.data, lane.Lane):
+                key.data.close()
+        self._listener.close()
+        self._selector.close()
+
+
 class RouterDouble:
     """Bound at `endpoint` from construction to `stop`. `respond` decides what a SUBMIT is answered with; [] holds it."""
 
@@ -112,20 +209,19 @@ class RouterDouble:
         self.pinged = threading.Event()
         self.answers_pings = True
         self.description: dict[str, Any] = {}
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        if endpoint.startswith("ipc://"):
-            Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
-        self._socket.bind(endpoint)
+        self._door = (LaneDoor if endpoint.startswith(lane.SCHEME) else ZmqDoor)(endpoint)
         self._orders: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._work)
         self._thread.start()
 
     def send(self, identity: bytes, frames: list[bytes]) -> None:
-        self._order(lambda: self._socket.send_multipart([identity, *frames]))
+        self._order(lambda: self._send(identity, *frames))
+
+    def babble(self, identity: bytes, stream: bytes) -> None:
+        """Bytes that are no message; only in `respond`, and only to gateways."""
+        assert isinstance(self._door, LaneDoor)
+        self._door.babble(identity, stream)
 
     def next(self) -> Seen:
         return self.submitted.get(timeout=PATIENCE)
@@ -143,36 +239,32 @@ class RouterDouble:
         self._orders.put(what)
         self._wake.send(b"!")
 
+    def _send(self, identity: bytes, *frames: bytes) -> None:
+        self._door.send(identity, frames)
+
     def _work(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._woken, zmq.POLLIN)
         while True:
-            ready = dict(poller.poll())
-            if self._woken.fileno() in ready:
+            woken, messages = self._door.wait(self._woken)
+            if woken:
                 self._woken.recv(1)
                 order = self._orders.get()
                 if order is None:
-                    break
+                    self._door.close()
+                    return
                 order()
-            if self._socket in ready:
-                self._handle(*self._socket.recv_multipart())
-        self._socket.close(linger=0)
-        self._context.term()
+            for identity, frame in messages:
+                self._handle(identity, frame)
 
     def _handle(self, identity: bytes, frame: bytes) -> None:
         kind = wire.kind_of(frame)
-        if kind == wire.BUNDLE:
-            for one in wire.decode_bundle(frame):
-                self._handle(identity, bytes(one))
-        elif kind == wire.PING:
+        if kind == wire.PING:
             if self.answers_pings:
-                self._socket.send_multipart([identity, wire.encode_pong(wire.decode_id(frame), self.boot)])
+                self._send(identity, wire.encode_pong(wire.decode_id(frame), self.boot))
                 self.pinged.set()
         elif kind == wire.CANCEL:
             self.cancelled.put(wire.decode_id(frame))
         elif kind == wire.DESCRIBE:
-            self._socket.send_multipart([identity, wire.encode_json(wire.DESCRIPTION, self.description)])
+            self._send(identity, wire.encode_json(wire.DESCRIPTION, self.description))
         else:
             assert kind == wire.SUBMIT
             submit = wire.decode_submit(frame)
@@ -181,7 +273,7 @@ class RouterDouble:
             seen = Seen(identity, submit.request_id, sequences, submit.timeout_ms, submit.priority, submit.tenant)
             self.submitted.put(seen)  # before the answer: whoever has that finds this, and the next test does not
             for frames in self.respond(seen):
-                self._socket.send_multipart([identity, *frames])
+                self._send(identity, *frames)
 
 
 def status_document(states: dict[str, str], *, state: str = "ready") -> Status:
@@ -232,7 +324,7 @@ class GatewayProcess:
         self.lines = Lines()
         self.pending: list[FromChild] = []
         spec = GatewaySpec(
-            name="gateway-0", listen_fd=self.listener.fileno(), front=self.front, model=self.model,
+            name="gateway-0", listen_fd=self.listener.fileno(), router=self.front, model=self.model,
             tokenizer=self.tokenizer, limits=self.limits, cpus=[], report_seconds=self.report_seconds,
         )  # fmt: skip
         self.process = subprocess.Popen(
@@ -335,7 +427,7 @@ _from_child = msgspec.json.Decoder(FromChild)
 
 @pytest.fixture
 def endpoint(tmp_path: Path) -> str:
-    return f"ipc://{tmp_path}/front.sock"
+    return f"unix://{tmp_path}/local.sock"
 
 
 @pytest.fixture
@@ -375,7 +467,7 @@ def start_gateway(endpoint: str) -> Iterator[StartGateway]:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RouterDouble, GatewayProcess]]:
     """One router double and one gateway for all tests of a file that leave both as they were."""
-    router = RouterDouble(f"ipc://{tmp_path_factory.mktemp('pair')}/front.sock")
+    router = RouterDouble(f"unix://{tmp_path_factory.mktemp('pair')}/local.sock")
     process = GatewayProcess(router.endpoint)
     process.start()
     process.expect(Ready)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -19,8 +20,8 @@ import zmq
 from orchestrator.plan.model import Bucket, Housekeeping, InstanceName, Plan, PlannedInstance
 from orchestrator.router.spec import RouterSpec
 from orchestrator.status import RouterReport
+from workers import lane, wire
 from workers import spec as messages
-from workers import wire
 from workers.channel import Lines, encode
 
 DEADLINE_MS = 20_000
@@ -100,17 +101,68 @@ class Client:
         return boot
 
 
+class Side:
+    """The other side of one of the router's lanes: a gateway or a worker of its machine."""
+
+    def __init__(self, end: socket.socket, who: bytes | None) -> None:
+        self.end = end
+        self._lane = lane.Lane(end)
+        self._heard: list[lane.Message] = []
+        if who is not None:
+            self.say(who)
+
+    def say(self, frame: bytes, rows: bytes | None = None) -> None:
+        self._lane.put(frame, rows)
+        while not self._lane.flush():
+            assert select.select([], [self.end], [], DEADLINE_MS / 1e3)[1], "the router does not read"
+
+    def submit(self, request_id: int, *sequences: list[int], **options: Any) -> None:
+        ids = b"".join(struct.pack(f"<{len(sequence)}i", *sequence) for sequence in sequences)
+        self.say(wire.encode_submit(request_id, [len(sequence) for sequence in sequences], ids, **options))
+
+    def hear(self) -> lane.Message:
+        """The next message; LaneClosed once the router has let go."""
+        while not self._heard:
+            assert select.select([self.end], [], [], DEADLINE_MS / 1e3)[0], "the router says nothing"
+            self._heard += self._lane.receive()
+        return self._heard.pop(0)
+
+    def result(self) -> wire.Result:
+        frame, rows = self.hear()
+        assert rows is not None, wire.decode_refused(frame)
+        return wire.decode_result(frame, rows)
+
+    def take(self) -> wire.Batch:
+        return wire.decode_batch(self.hear()[0])
+
+    def answer(self, batch: wire.Batch, *, width: int = 2) -> None:
+        """[sum of the ids, length, 0, …] per sequence."""
+        at, rows = 0, []
+        ids = batch.ids.cast("i")
+        for length in batch.lengths:
+            rows.append(struct.pack("<2f", sum(ids[at : at + length]), length) + bytes(4 * (width - 2)))
+            at += length
+        self.say(
+            wire.encode_batch_result(batch.batch_id, [4 * width] * len(rows), width=width, infer_us=1, per_token=False),
+            b"".join(rows),
+        )
+
+    def close(self) -> None:
+        self.end.close()
+
+
 class Router:
     """A router process and the supervisor's end of its channel."""
 
     def __init__(self, plan: Plan, folder: Path, stack: ExitStack, *, report_seconds: float = 0.05) -> None:
         self.front = f"ipc://{folder}/front.sock"
         self.back = f"ipc://{folder}/back.sock"
+        self.local = f"unix://{folder}/local.sock"
         self._stack = stack
         self._context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
         self._lines = Lines()
         self._early: list[Any] = []
-        spec = RouterSpec(self.front, self.back, plan, {"id": "a model"}, [], report_seconds)
+        spec = RouterSpec(self.front, self.back, plan, {"id": "a model"}, [], report_seconds, self.local)
         ours, theirs = socket.socketpair()
         ours.settimeout(DEADLINE_MS / 1e3)
         self.channel = ours
@@ -166,6 +218,19 @@ class Router:
         if hello:
             worker.hello()
         return worker
+
+    def lane(self, who: bytes | None) -> Side:
+        """A connection to the local socket, introduced or not."""
+        end = socket.socket(socket.AF_UNIX)
+        self._stack.callback(end.close)
+        end.connect(lane.path_of(self.local))
+        return Side(end, who)
+
+    def lane_worker(self, name: str, incarnation: int = 1, *, holds: int = 512) -> Side:
+        """A worker of this machine that has said HELLO."""
+        side = self.lane(lane.as_worker(f"{name}#{incarnation}".encode()))
+        side.say(wire.encode_json(wire.HELLO, wire.Hello(name, incarnation, holds, os.getpid())))
+        return side
 
     def client(self) -> Client:
         client = Client(self._context, self.front)

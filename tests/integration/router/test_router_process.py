@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,39 +73,6 @@ def test_three_hundred_requests_of_two_clients_each_get_their_own_rows(start_rou
     report = router.report_when(lambda report: report.router.settled == report.router.submitted)
     assert (report.router.queued, report.router.in_flight, report.router.rejected) == (0, 0, {})
     assert sum(one.served for one in report.instances) == report.router.submitted
-
-
-def test_who_bundles_gets_the_answers_of_one_batch_in_one_message(start_router: Start, rows_of: Any) -> None:
-    router = start_router()
-    client, other = router.client(), router.client()
-    bad = wire.encode_submit(3, [2], bytes(8))[:-1]
-    nested = wire.encode_bundle([wire.encode_ping(1)])
-    ids = [wire.encode_submit(number, [1], struct.pack("<i", number)) for number in (1, 2, 4)]
-    client.socket.send(wire.encode_bundle([ids[0], bad, ids[1], nested, ids[2]]))
-    assert (client.refused().request_id, client.ping()) == (3, other.ping())
-    other.submit(5, [5])
-    assert router.report_when(lambda report: report.router.queued == 4).router.malformed_frames == 2
-    worker = router.worker("short-0")
-    taken = 0
-    while taken < 4:
-        batch = worker.take()
-        worker.answer(batch)
-        taken += len(batch.lengths)
-    answered: dict[int, tuple[float, float]] = {}
-    kinds = set()
-    while len(answered) < 3:
-        frame, rows = client.socket.recv_multipart()
-        kinds.add(wire.kind_of(frame))
-        metas = wire.decode_bundle(frame) if wire.kind_of(frame) == wire.BUNDLE else [memoryview(frame)]
-        for meta in metas:
-            size = wire.rows_of(meta)
-            result = wire.decode_result(meta, rows[:size])
-            answered[result.request_id] = rows_of(result)[0]
-            rows = rows[size:]
-        assert rows == b""
-    assert answered == {number: (float(number), 1.0) for number in (1, 2, 4)}
-    assert wire.BUNDLE in kinds
-    assert other.result().request_id == 5  # who does not bundle is answered as ever
 
 
 def test_what_a_lost_worker_held_is_computed_by_the_next_one(start_router: Start, rows_of: Any) -> None:

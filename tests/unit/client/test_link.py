@@ -257,42 +257,24 @@ def test_parts_of_different_widths_do_not_make_one_answer() -> None:
     assert link.malformed == 1
 
 
-def bundle(*messages: list[bytes]) -> list[bytes]:
-    return [wire.encode_bundle([meta for meta, _ in messages]), b"".join(rows for _, rows in messages)]
-
-
-def test_bundled_results_answer_each_request_with_its_own_rows() -> None:
+def test_a_new_connection_begins_with_a_ping_and_then_all_that_is_unanswered() -> None:
     link = connected()
-    first, _ = link.submit([1], ids(1), 0.0)
-    second, _ = link.submit([1, 1], ids(1, 2), 0.0)
-    third, _ = link.submit([1], ids(1), 0.0)
-    outcomes = link.receive_all(
-        bundle(result(third, [0], [3.0]), result(second, [1, 0], [22.0, 21.0]), result(first, [0], [1.0])), 0.1
-    )
-    answers = {one.request_id: one.matrix()[:, 0].tolist() for one in outcomes if isinstance(one, Answered)}
-    assert answers == {first: [1.0], second: [21.0, 22.0], third: [3.0]}
-    assert len(link) == 0
+    first, _ = link.submit([1], ids(1), 0.0, timeout_seconds=5.0)
+    link.submit([1], ids(1), 0.0, timeout_seconds=0.5)
+    answered, _ = link.submit([1], ids(1), 0.0)
+    assert isinstance(link.receive(result(answered, [0], [1.0]), 0.1), Answered)
+    ping, again = link.resume(1.0)
+    assert wire.kind_of(ping) == wire.PING
+    submit = wire.decode_submit(again)
+    assert (submit.request_id, submit.timeout_ms) == (first, 4000)
+    assert link.resubmitted == 1
     link.validate()
 
 
-def test_a_bundle_that_is_torn_answers_what_was_whole_and_is_counted() -> None:
-    link = connected()
-    first, _ = link.submit([1], ids(1), 0.0)
-    second, _ = link.submit([1], ids(1), 0.0)
-    frames = bundle(result(first, [0], [1.0]), result(second, [0], [2.0]))
-    outcomes = link.receive_all([frames[0], frames[1][:-4]], 0.1)
-    assert [one.request_id for one in outcomes if isinstance(one, Answered)] == [first]
-    assert (link.malformed, len(link)) == (1, 1)
-    link.receive_all([frames[0], frames[1] + b"more"], 0.1)
-    assert link.malformed == 2
-    link.validate()
-
-
-def test_what_is_no_bundle_comes_through_the_same_door() -> None:
-    link = connected()
-    request_id, _ = link.submit([1], ids(1), 0.0)
-    assert link.receive_all([b""], 0.1) == []
-    (answer,) = link.receive_all(result(request_id, [0], [1.0]), 0.1)
-    assert isinstance(answer, Answered)
-    assert link.receive_all([wire.encode_bundle([wire.encode_pong(1, 1)]), b""], 0.1) == []
-    assert link.malformed == 2
+def test_what_went_out_behind_the_first_ping_of_a_connection_does_not_go_out_again_with_its_pong() -> None:
+    link = connected(boot=1)
+    link.submit([1], ids(1), 0.0)
+    ping, _ = link.resume(1.0)
+    said = link.receive([wire.encode_pong(wire.decode_id(ping), 2)], 1.1)
+    assert isinstance(said, Restarted)
+    assert (said.frames, link.boot) == ([], 2)
