@@ -2,12 +2,13 @@
 
 Theory of operation. Works on the finished fp32 graph, so every architecture that can be built can be quantised. A *product* is a MatMul or
 Gemm whose second operand is a constant matrix; products that read the same value make a *site* and share its treatment. An int8
-product is one `com.microsoft.DynamicQuantizeMatMul`: weights symmetric per output channel, activations asymmetric with one scale per
-tensor, found at each call. That one scale is the weak point: a few channels of a transformer's activations are tens of times larger than
-the rest, and take the whole range. So each input channel is divided by a scale s and its row of the weights multiplied by it (SmoothQuant,
-Xiao et al. 2022, https://arxiv.org/abs/2211.10438): s = max|x|^α / max|w|^(1−α). α is searched per site on calibration activations,
-by the error of the simulated product, 0 (no scale) included. Where the value comes out of attention, the scale goes into the weights
-of the value projection at no cost; elsewhere it is one Mul, because the residual connection reads the unscaled value.
+product is one `com.microsoft.DynamicQuantizeMatMul`, those of an attention are part of it (quantize_attention.py): weights symmetric
+per output channel, activations asymmetric with one scale per tensor, found at each call. That one scale is the weak point: a few
+channels of a transformer's activations are tens of times larger than the rest, and take the whole range. So each input channel is
+divided by a scale s and its row of the weights multiplied by it (SmoothQuant, Xiao et al. 2022, https://arxiv.org/abs/2211.10438):
+s = max|x|^α / max|w|^(1−α). α is searched per site on calibration activations, by the error of the simulated product, 0 (no scale)
+included. Where the value comes out of attention, the scale goes into the weights of the value projection at no cost; elsewhere it is
+one Mul, because the residual connection reads the unscaled value.
 What is moved into the weights makes their rounding the larger error, so weights are not rounded to nearest but one row after the other,
 each row's error made good by the rows after it (GPTQ, Frantar et al. 2022, https://arxiv.org/abs/2210.17323), on the activations as they
 are after their own rounding; and the mean error that is left is taken off the bias.
@@ -28,6 +29,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from orchestrator.models import quantize_attention
 from orchestrator.models.build.graph import INLINE_BYTES, DataFile
 from orchestrator.models.manifest import DATA, GRAPH
 
@@ -101,6 +103,7 @@ class Graph:
         self.model = onnx.load(str(path), load_external_data=False)
         self._constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
         data = path.with_name(DATA)
+        self.constants: Collection[str] = self._constants.keys()
         self._data: Any = np.memmap(data, np.uint8, "r") if data.exists() else np.zeros(0, np.uint8)
 
     def constant(self, name: str) -> np.ndarray:
@@ -304,6 +307,7 @@ class _Writer:
         self._graph = graph
         self.constants: dict[str, np.ndarray] = {}
         self._int8: dict[str, tuple[Site, Treatment, slice]] = {}
+        self._bias_of: dict[str, str | None] = {}
         self._column_scales: dict[str, np.ndarray] = {}
         for site in graph.sites():
             if (treatment := treatments.get(site.value)) is None:
@@ -312,12 +316,18 @@ class _Writer:
             for product in site.products:
                 width = graph.constant(product.weight).shape[1]
                 self._int8[product.name] = (site, treatment, slice(at, at + width))
+                self._bias_of[product.name] = product.bias
                 at += width
             if site.source is not None and site.source_bias is not None and treatment.scale is not None:
                 self._column_scales[site.source.name] = treatment.scale
                 bias = self.constants.get(site.source_bias, graph.constant(site.source_bias)).copy()
                 bias[-len(treatment.scale) :] /= treatment.scale
                 self.constants[site.source_bias] = bias
+        self._joined = quantize_attention.joined(
+            graph.model.graph.node,
+            {name: (site.value, of.stop - of.start) for name, (site, _, of) in self._int8.items()},
+            graph.constants,
+        )
 
     def nodes(self) -> list[Any]:
         readers: dict[str, list[Any]] = {}
@@ -327,7 +337,13 @@ class _Writer:
         swallowed: set[str] = set()
         """Products that have taken the bias of the activation behind them."""
         nodes: list[Any] = []
+        gone = quantize_attention.gone(self._joined)
         for node in self._graph.model.graph.node:
+            if node.output[0] in gone:
+                continue
+            if (attention := self._joined.get(node.output[0])) is not None:
+                nodes += self._attention(attention)
+                continue
             if node.input and node.input[0] in swallowed:
                 nodes.append(_without_bias(node))
                 continue
@@ -351,27 +367,55 @@ class _Writer:
 
     def _product(self, node: Any, bias_name: str | None) -> list[Any]:
         name = node.output[0]
-        site, treatment, columns = self._int8[name]
-        steps = treatment.steps[columns]
-        bias = None if bias_name is None else self._graph.constant(bias_name)
-        if treatment.correction is not None:
-            bias = treatment.correction[columns] + (0 if bias is None else bias)
-        if (scale := self._column_scales.get(name)) is not None:
-            steps, bias = steps / scale, None if bias is None else bias / scale
-        value, made = site.value, []
-        if treatment.scale is not None and site.source is None:
-            value = f"{site.value}.even"
-            if f"{value}.scale" not in self.constants:
-                self.constants[f"{value}.scale"] = np.float32(1) / treatment.scale
-                made.append(helper.make_node("Mul", [site.value, f"{value}.scale"], [value], name=value))
+        weights, steps, bias = self._constants_of(name, bias_name)
+        value, made = self._evened(name)
         inputs = [value, f"{name}.int8", f"{name}.steps"]  # by product: what layers share is rounded for each of them
-        self.constants[inputs[1]] = np.ascontiguousarray(treatment.weights[:, columns])
+        self.constants[inputs[1]] = weights
         self.constants[inputs[2]] = steps
         if bias is not None:
             inputs += ["", f"{name}.bias8"]
             self.constants[inputs[4]] = bias.astype(np.float32)
         made.append(helper.make_node("DynamicQuantizeMatMul", inputs, [name], name=name, domain="com.microsoft"))
         return made
+
+    def _attention(self, attention: quantize_attention.Joined) -> list[Any]:
+        """Its three products in one, and the bias of attention with theirs."""
+        name = attention.node.output[0]
+        weights, steps, biases = zip(
+            *(self._constants_of(one, self._bias_of[one]) for one in attention.products), strict=True
+        )
+        bias = self.constants.get(attention.bias, self._graph.constant(attention.bias)).copy()
+        at = 0
+        for own, columns in zip(biases, steps, strict=True):
+            if own is not None:
+                bias[at : at + len(columns)] += own
+            at += len(columns)
+        names = [f"{name}.{part}" for part in ("int8", "steps", "bias8")]
+        self.constants |= zip(names, (np.concatenate(weights, axis=1), np.concatenate(steps), bias), strict=True)
+        value, made = self._evened(attention.products[0])
+        return [*made, *quantize_attention.write(attention, value, *names)]
+
+    def _constants_of(self, name: str, bias_name: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Of a product: int8 [inputs, outputs], steps [outputs], and a bias [outputs] if there is any."""
+        _, treatment, columns = self._int8[name]
+        steps = treatment.steps[columns]
+        bias = None if bias_name is None else self._graph.constant(bias_name)
+        if treatment.correction is not None:
+            bias = treatment.correction[columns] + (0 if bias is None else bias)
+        if (scale := self._column_scales.get(name)) is not None:
+            steps, bias = steps / scale, None if bias is None else bias / scale
+        return np.ascontiguousarray(treatment.weights[:, columns]), steps, bias
+
+    def _evened(self, name: str) -> tuple[str, list[Any]]:
+        """What a product reads: the value of its site with the scale divided out, and the node that does so where none has yet."""
+        site, treatment, _ = self._int8[name]
+        if treatment.scale is None or site.source is not None:
+            return site.value, []
+        value = f"{site.value}.even"
+        if f"{value}.scale" in self.constants:
+            return value, []
+        self.constants[f"{value}.scale"] = np.float32(1) / treatment.scale
+        return value, [helper.make_node("Mul", [site.value, f"{value}.scale"], [value], name=value)]
 
 
 def _without_bias(node: Any) -> Any | None:

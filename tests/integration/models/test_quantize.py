@@ -84,10 +84,34 @@ def test_every_product_with_weights_becomes_int8_and_nothing_of_it_is_left_in_fp
     graph = quantising.Graph(path)
     quantising.write(graph, quantising.calibrated(graph, quantising.activations(graph, feeds(ids)), 8), tmp_path)
     model = onnx.load(str(tmp_path / "model.onnx"))
-    assert sum(node.op_type == "DynamicQuantizeMatMul" for node in model.graph.node) == 12  # six in each of two layers
+    # Six in each of two layers, three of them in the attention.
+    assert sum(node.op_type == "DynamicQuantizeMatMul" for node in model.graph.node) == 6
+    assert [inner.op_type for node in model.graph.node for inner in attentions(node)] == ["QAttention"] * 4
+    assert not [node for node in model.graph.node if node.op_type == "MultiHeadAttention"]
     weights = {product.weight for site in graph.sites() for product in site.products}
     assert not weights & {tensor.name for tensor in model.graph.initializer}
     assert not {"BiasGelu"} & {node.op_type for node in model.graph.node}
+
+
+def attentions(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """What an If has in its two branches; nothing for any other node."""
+    return [inner for attribute in node.attribute if attribute.HasField("g") for inner in attribute.g.node]
+
+
+def test_attention_in_int8_sees_no_padding(case: tuple[Path, list[np.ndarray]], tmp_path: Path) -> None:
+    """The padding is made of the last token, so that the scale of the activations is nearly the same with and without it."""
+    path, ids = case
+    graph = quantising.Graph(path)
+    quantising.write(graph, quantising.calibrated(graph, quantising.activations(graph, feeds(ids)), 8), tmp_path)
+    run = load(tmp_path / "model.onnx")
+    (exact,) = run(*padded([ids[0]], 0))
+    row = np.concatenate([ids[0], np.repeat(ids[0][-1:], 7)])[None].astype(np.int32)
+    mask = np.concatenate([np.ones_like(ids[0]), np.zeros(7, ids[0].dtype)])[None].astype(np.int32)
+    (other,) = run(row, mask)
+    count = len(ids[0]) if exact.ndim == 2 else 1
+    assert cosines(exact.reshape(count, -1), other.reshape(-1, exact.shape[-1])[:count]).min() > 0.999
+    (unmasked,) = run(row, np.ones_like(mask))
+    assert not np.allclose(other.reshape(-1, exact.shape[-1])[:count], unmasked.reshape(-1, exact.shape[-1])[:count])
 
 
 def test_a_site_that_is_not_treated_stays_as_it_was(case: tuple[Path, list[np.ndarray]], tmp_path: Path) -> None:
