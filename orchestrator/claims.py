@@ -61,6 +61,18 @@ class Claims:
             self._asked.register(one, selectors.EVENT_READ)
         self._held.update(taken)
 
+    @property
+    def held(self) -> frozenset[int]:
+        """The CPUs that this process holds."""
+        return frozenset(self._held)
+
+    def keep_only(self, cpus: Iterable[int]) -> None:
+        """Lets go of all others."""
+        for cpu in self._held.keys() - set(cpus):
+            one = self._held.pop(cpu)
+            self._asked.unregister(one)
+            one.close()
+
     def attend(self) -> None:
         """Hangs up on those who have asked; to be called now and then, so that they do not fill the queue."""
         for key, _ in self._asked.select(0):

@@ -121,6 +121,10 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Supervisor → child: take nothing new, finish what is there, say Drained."""
 
+    handover: bool = False
+    """A gateway whose work others take over refuses nothing: it accepts no new connection, and answers what comes on the open ones
+    with "Connection: close"."""
+
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Supervisor → child: exit now, status 0."""

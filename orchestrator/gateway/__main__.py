@@ -54,6 +54,9 @@ BEAT_SECONDS = 0.5
 FLUSH_SECONDS = 1.0
 """How long answers that are written may take to leave the sockets at the end."""
 BACKLOG = 1024
+HANDOVER_SECONDS = 3.0
+"""How long a connection that has nothing to ask may keep a gateway that is being replaced: a client that sends on it just when it is
+closed has to send again."""
 
 log = logging.getLogger("gateway")
 
@@ -82,6 +85,8 @@ class Process:
         self._server = Server(self._app.handle)
         self._stopped = asyncio.Event()
         self._drain: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        self._listening: asyncio.AbstractServer
 
     async def serve(self) -> None:
         """Until Stop. SupervisorGone ends the process on the spot, see `_heard`."""
@@ -89,7 +94,7 @@ class Process:
         self._uplink.open()
         listener = socket.socket(fileno=self._spec.listen_fd)
         listener.setblocking(False)
-        listening = await loop.create_server(self._server, sock=listener, backlog=BACKLOG)
+        self._listening = await loop.create_server(self._server, sock=listener, backlog=BACKLOG)
         # What exists now lives as long as the process: the collector need not look at it again, and on the hot path little
         # that it makes forms cycles.
         gc.collect()
@@ -106,7 +111,7 @@ class Process:
             beats.cancel()
             reports.cancel()
             loop.remove_reader(self._channel.fileno())
-            listening.close()
+            self._listening.close()
             self._live.close()
             await self._server.flush(FLUSH_SECONDS)
             self._uplink.close()
@@ -127,10 +132,7 @@ class Process:
                 case State():
                     self._live.publish(bytes(message.status))
                 case Drain():
-                    self._app.draining = True
-                    if self._drain is None:
-                        log.info("gateway=%s ready->draining in_flight=%d", self._spec.name, self._app.stats.in_flight)
-                        self._drain = asyncio.create_task(self._say_drained())
+                    self._begin_drain(message.handover)
                 case Stop():
                     self._stopped.set()
                 case Start() | Lost() | Configure() | Hold() | Release():
@@ -138,10 +140,31 @@ class Process:
                 case _:
                     assert_never(message)
 
+    def _begin_drain(self, handover: bool) -> None:
+        if handover:
+            self._listening.close()  # the listening socket is the supervisor's, and others accept from it
+            self._live.close()
+            self._app.leaving = True
+        else:
+            self._app.draining = True
+            self._hurry.set()
+        if self._drain is None:
+            log.info("gateway=%s ready->draining in_flight=%d", self._spec.name, self._app.stats.in_flight)
+            self._drain = asyncio.create_task(self._say_drained())
+
     async def _say_drained(self) -> None:
+        if self._app.leaving:
+            await self._nobody_connected()
         await self._app.idle.wait()
         self._send(Drained())
         log.info("gateway=%s drained", self._spec.name)
+
+    async def _nobody_connected(self) -> None:
+        """Until the last connection has ended, within HANDOVER_SECONDS, or until nothing new is to be taken at all."""
+        waits = [asyncio.create_task(each.wait()) for each in (self._server.empty, self._hurry)]
+        await asyncio.wait(waits, timeout=HANDOVER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
 
     async def _beat(self) -> None:
         while True:
@@ -155,7 +178,7 @@ class Process:
             status = self._app.stats.report(
                 time.monotonic(),
                 name=self._spec.name,
-                state="draining" if self._app.draining else "ready",
+                state="draining" if self._app.draining or self._app.leaving else "ready",
                 pid=os.getpid(),
                 connections=self._server.open_connections,
                 resubmitted=link.resubmitted,

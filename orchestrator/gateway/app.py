@@ -78,6 +78,8 @@ class App:
         self.served = served
         self.stats = Stats()
         self.draining = False
+        self.leaving = False
+        """Others take over: each connection ends with its next answer, and nothing is refused."""
         self.idle = asyncio.Event()
         """Set while nothing is in flight."""
         self.idle.set()
@@ -159,6 +161,8 @@ class App:
                     "internal", f"an error inside the gateway; request {request_id} is in its log", close=True
                 )
                 reply = self._refuse(bug, path, request_id, started)
+            if self.leaving and isinstance(reply, Reply):
+                reply.close_after()
             await reply.prepare(request)
             self.stats.responded(pattern, reply.status)
             return reply

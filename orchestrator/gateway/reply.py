@@ -37,6 +37,10 @@ class Reply(web.StreamResponse):
         self._lines = headers
         self._closes = close
 
+    def close_after(self) -> None:
+        """The connection ends with this answer."""
+        self._closes = True
+
     async def prepare(self, request: web.BaseRequest) -> Any:
         """Writes everything; returns once the transport's buffer is below its high-water mark. ConnectionResetError if nobody is there."""
         if self._eof_sent:

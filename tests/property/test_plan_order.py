@@ -36,7 +36,7 @@ class Stage:
                 assert self.serving != world
                 self.serving = world
             case Leave(world):
-                assert not any(isinstance(seat, Start) for seat in self.live)
+                assert any(seat.world == world for seat in self.live), "nobody to answer what was accepted"
                 if self.serving == world:
                     self.serving = None
         held = [cpu for seat in self.live for cpu in seat.cpus]

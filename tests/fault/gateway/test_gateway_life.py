@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 from collections.abc import Callable
@@ -190,6 +191,49 @@ def test_a_gateway_with_nothing_in_flight_is_drained_at_once_and_watchers_do_not
         assert gateway.stop()[0] == 0
         while stream.recv(1 << 16):
             pass  # the stream ends, it does not hang
+
+
+def test_a_gateway_that_is_replaced_refuses_nothing_and_each_connection_ends_with_its_next_answer(
+    own_router: Any, start_gateway: Any, crowd: Any, kit: Any
+) -> None:
+    gateway = start_gateway({"short-0": "ready"})
+    own_router.respond = lambda _: []
+    held = crowd.submit(embed, gateway, "in flight")
+    seen = own_router.next()
+    own_router.respond = kit.answer
+    kept = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=kit.PATIENCE)
+    assert ask_on(kept) == (200, None)
+    gateway.hand_over()
+    gateway.status_when(lambda status: status.state == "draining")
+    late = crowd.submit(gateway.get, "/health")  # waits in the listening socket, as for the next gateway
+    assert ask_on(kept) == (200, "close")
+    own_router.send(seen.identity, kit.answer(seen)[0])
+    assert held.result(kit.PATIENCE).headers["connection"] == "close"
+    gateway.expect(Drained)
+    assert gateway.stop()[0] == 0
+    kept.close()
+    with pytest.raises(OSError):  # noqa: PT011 - the listening socket has gone with the test's own end of it
+        late.result(kit.PATIENCE)
+
+
+def test_a_connection_that_asks_nothing_does_not_keep_a_gateway_that_is_replaced(
+    own_router: Any, start_gateway: Any
+) -> None:
+    gateway = start_gateway({"short-0": "ready"})
+    with gateway.connect() as silent:
+        assert gateway.get("/health").status == 200  # `silent` has been accepted before this one
+        gateway.hand_over()
+        gateway.expect(Drained)
+        assert gateway.stop()[0] == 0
+        assert silent.recv(1) == b""
+
+
+def ask_on(connection: http.client.HTTPConnection) -> tuple[int, str | None]:
+    """Its status and what it says of the connection."""
+    connection.request("POST", "/embed", b'{"inputs": "a"}', {"content-type": "application/json"})
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status, answer.headers["connection"]
 
 
 def test_a_large_answer_reaches_a_slow_reader_although_the_gateway_is_told_to_stop(

@@ -76,3 +76,13 @@ def test_a_second_orchestrator_does_not_take_the_cores_of_the_first(start_system
     assert first.stop() == 0
     third = start_system("--instances", "1", runtime="third", environment=world)
     assert len(third.embed("free again")) == 384
+
+
+def test_what_is_let_go_is_free_for_others_and_the_rest_is_not(tmp_path: Path) -> None:
+    with closing(Claims(tmp_path.name)) as first, closing(Claims(tmp_path.name)) as second:
+        first.claim([1, 2, 3])
+        first.keep_only([2, 9])
+        assert first.held == {2}
+        assert set(second.taken([1, 2, 3])) == {2}
+        second.claim([1, 3])
+        first.attend()

@@ -353,6 +353,10 @@ class GatewayProcess:
     def drain(self) -> None:
         self.tell(Drain())
 
+    def hand_over(self) -> None:
+        """Others take its work over."""
+        self.tell(Drain(handover=True))
+
     def heard(self) -> FromChild:
         """The next message of the gateway that is not a Beat."""
         while True:
