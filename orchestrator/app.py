@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import os
 import random
-import socket
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,13 +14,15 @@ from orchestrator.assemble import AppError, Options, Prelude, prelude, settled_l
 from orchestrator.claims import Claims
 from orchestrator.config.schema import Layout, LogsConfig
 from orchestrator.deploy import deploy
+from orchestrator.listening import ListenError, Listening, Said, listen, passed
 from orchestrator.logs.journal import Journal
 from orchestrator.paths import PathError, claim_runtime_folder, point_to_logs
 from orchestrator.status import Status
 from orchestrator.supervisor.runner import StartError, Supervisor
 from orchestrator.supervisor.sdnotify import Notifier, scrub_environment
 
-BACKLOG = 1024
+STILL_STARTING_SECONDS = 600
+"""After each step of the start a service manager waits this long for the next one: on a slow machine a large model takes minutes."""
 
 
 def run(
@@ -43,14 +44,19 @@ def run(
         _lock(options.runtime, held)
         held.callback(_remove_sockets, options.runtime)
         notifier = Notifier.from_environment(os.environ, os.getpid())
-        scrub_environment()
+
+        def progress(line: str) -> None:
+            journal(line)
+            notifier.send(STATUS=f"starting: {line}", EXTEND_TIMEOUT_USEC=str(STILL_STARTING_SECONDS * 1_000_000))
+
         layout = settled_layout(options)
         _open_logs(journal, options, layout.logs)
-        listener = held.enter_context(_listen(layout.host, layout.port))
+        listening = held.enter_context(closing(_listen(options, layout)))
+        scrub_environment()
         claims = held.enter_context(closing(Claims(options.claim_scope)))
-        before = prelude(options, layout, journal, claims)
+        before = prelude(options, layout, progress, claims)
         on_plan(before, layout)
-        deployment = deploy(before, layout, options, listener, claims)
+        deployment = deploy(before, layout, options, listening, claims)
         supervisor = Supervisor(deployment, notifier, random.Random(), journal)
         try:
             asyncio.run(supervisor.run(on_ready))
@@ -104,24 +110,14 @@ def _remove_sockets(runtime: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Bound and listening before anything heavy starts: a port that is taken is known at once."""
+def _listen(options: Options, layout: Layout) -> Listening:
+    """Listening before anything heavy starts: a port that is taken is known at once."""
+    said = Said(
+        host=layout.host if options.host is not None or layout.places.names("host") else None,
+        port=layout.port if options.port is not None or layout.places.names("port") else None,
+        where="the command line" if options.host is not None or options.port is not None else layout.places.file,
+    )
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise AppError(
-            f"cannot listen on {host!r}: {error.strerror}; name an address of this host with --host", True
-        ) from None
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise AppError(
-            f"cannot listen on {host}:{port}: {error.strerror}; name another with --port, or see who has it: ss -ltnp 'sport = :{port}'"
-        ) from None
-    return listener
+        return passed(os.environ, os.getpid(), said) or listen(layout.host, layout.port)
+    except ListenError as error:
+        raise AppError(str(error), error.unworkable) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 from collections.abc import Callable
 
 import msgspec
@@ -14,6 +13,7 @@ from orchestrator.assemble import Options, Prelude
 from orchestrator.claims import Claims
 from orchestrator.config.schema import Layout
 from orchestrator.gateway.spec import Caches, GatewaySpec, Limits
+from orchestrator.listening import Listening
 from orchestrator.plan.model import PlannedInstance
 from orchestrator.router.spec import RouterSpec
 from orchestrator.supervisor.core import Timing
@@ -25,14 +25,12 @@ MOST_GATEWAYS = 8
 """One gateway serves about 7,000 short requests a second; more than eight are a matter of a layout file."""
 
 
-def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.socket, claims: Claims) -> Deployment:
+def deploy(before: Prelude, layout: Layout, options: Options, listening: Listening, claims: Claims) -> Deployment:
     """From plan and model to the specification of every process."""
     prepared, planned = before.prepared, before.plan
     front = f"ipc://{options.runtime / 'front.sock'}"
     back = f"ipc://{options.runtime / 'back.sock'}"
     local = f"{SCHEME}{options.runtime / 'local.sock'}"
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
     housekeeping = planned.housekeeping
     router = RouterSpec(
         front=front,
@@ -61,7 +59,7 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
     def gateway(name: str) -> Callable[[int], GatewaySpec]:
         return lambda _: GatewaySpec(
             name=name,
-            listen_fd=listener.fileno(),
+            listen_fds=list(listening.fds),
             router=local,
             model=prepared.status,
             tokenizer=prepared.tokenizer,
@@ -113,12 +111,12 @@ def deploy(before: Prelude, layout: Layout, options: Options, listener: socket.s
                 for instance in planned.instances
             ),
             *(
-                ChildPlan(f"gateway-{number}", "gateway", gateway(f"gateway-{number}"), pass_fds=(listener.fileno(),))
+                ChildPlan(f"gateway-{number}", "gateway", gateway(f"gateway-{number}"), pass_fds=listening.fds)
                 for number in range(count)
             ),
         ],
-        listener=listener,
-        endpoint=f"http://{shown}:{port}",
+        listening=listening,
+        endpoint=listening.endpoint,
         control_socket=options.runtime / "control.sock",
         timing=Timing(start=layout.supervision.start_timeout_s, drain=layout.supervision.drain_timeout_s),
         warnings=before.machine.warnings,

@@ -142,11 +142,12 @@ def _show_ready(status: Status, journal: Journal) -> None:
             f"{verified.threads} threads  {'as planned' if verified.matches_plan else 'NOT AS PLANNED'}"
         )
         lines += [f"  {'':<12} {note}" for note in verified.notes]
-    asked = (
-        f"{status.endpoint}/embed -H 'content-type: application/json' -d '{{\"inputs\": \"I like you. I love you\"}}'"
-    )
+    at = status.endpoint
+    if at.startswith("unix:"):
+        at = f"--unix-socket {at.removeprefix('unix:')} http://localhost"
+    asked = f"{at}/embed -H 'content-type: application/json' -d '{{\"inputs\": \"I like you. I love you\"}}'"
     if status.model.image is not None:
-        asked = f"{status.endpoint}/predict -H 'content-type: image/jpeg' --data-binary @IMAGE.jpg"
+        asked = f"{at}/predict -H 'content-type: image/jpeg' --data-binary @IMAGE.jpg"
     lines += [
         "",
         f"ready: {status.endpoint}",

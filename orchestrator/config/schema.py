@@ -60,6 +60,10 @@ class Places:
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
         return self._by_path.get("")
 
+    def names(self, path: str) -> bool:
+        """Whether the file itself says this, as opposed to a default."""
+        return path in self._by_path
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Places)
 

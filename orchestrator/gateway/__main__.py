@@ -32,6 +32,7 @@ from orchestrator.gateway.notes import Handler
 from orchestrator.gateway.spec import GatewaySpec
 from orchestrator.gateway.tokenize import Tokenizing
 from orchestrator.gateway.uplink import Uplink
+from orchestrator.listening import BACKLOG
 from orchestrator.status import CacheStatus
 from workers.channel import Channel, ChannelError, SupervisorGone
 from workers.spec import (
@@ -53,10 +54,10 @@ from workers.spec import (
 BEAT_SECONDS = 0.5
 FLUSH_SECONDS = 1.0
 """How long answers that are written may take to leave the sockets at the end."""
-BACKLOG = 1024
-HANDOVER_SECONDS = 3.0
+HANDOVER_SECONDS = 1.0
 """How long a connection that has nothing to ask may keep a gateway that is being replaced: a client that sends on it just when it is
 closed has to send again."""
+HANDOVER_STEP_SECONDS = 0.02
 
 log = logging.getLogger("gateway")
 
@@ -83,18 +84,16 @@ class Process:
         served = Served(spec.model, spec.limits, 0 if encoder is None else encoder.vocabulary)
         self._app = App(served, self._tokenizing, self._uplink, self._live, self._answers)
         self._server = Server(self._app.handle)
+        self._accepting: list[asyncio.Server] = []
         self._stopped = asyncio.Event()
         self._drain: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()
-        self._listening: asyncio.AbstractServer
 
     async def serve(self) -> None:
         """Until Stop. SupervisorGone ends the process on the spot, see `_heard`."""
         loop = asyncio.get_running_loop()
         self._uplink.open()
-        listener = socket.socket(fileno=self._spec.listen_fd)
-        listener.setblocking(False)
-        self._listening = await loop.create_server(self._server, sock=listener, backlog=BACKLOG)
+        for fd in self._spec.listen_fds:
+            self._accepting.append(await self._accept_at(fd))
         # What exists now lives as long as the process: the collector need not look at it again, and on the hot path little
         # that it makes forms cycles.
         gc.collect()
@@ -111,7 +110,7 @@ class Process:
             beats.cancel()
             reports.cancel()
             loop.remove_reader(self._channel.fileno())
-            self._listening.close()
+            self._accept_no_more()
             self._live.close()
             await self._server.flush(FLUSH_SECONDS)
             self._uplink.close()
@@ -140,14 +139,26 @@ class Process:
                 case _:
                     assert_never(message)
 
+    async def _accept_at(self, fd: int) -> asyncio.Server:
+        listener = socket.socket(fileno=fd)
+        listener.setblocking(False)
+        loop = asyncio.get_running_loop()
+        if listener.family == socket.AF_UNIX:
+            return await loop.create_unix_server(self._server, sock=listener, backlog=BACKLOG)
+        return await loop.create_server(self._server, sock=listener, backlog=BACKLOG)
+
+    def _accept_no_more(self) -> None:
+        """Others who hold the sockets notice nothing: they are closed here, not shut down."""
+        while self._accepting:
+            self._accepting.pop().close()
+
     def _begin_drain(self, handover: bool) -> None:
         if handover:
-            self._listening.close()  # the listening socket is the supervisor's, and others accept from it
+            self._accept_no_more()
             self._live.close()
             self._app.leaving = True
         else:
             self._app.draining = True
-            self._hurry.set()
         if self._drain is None:
             log.info("gateway=%s ready->draining in_flight=%d", self._spec.name, self._app.stats.in_flight)
             self._drain = asyncio.create_task(self._say_drained())
@@ -160,11 +171,13 @@ class Process:
         log.info("gateway=%s drained", self._spec.name)
 
     async def _nobody_connected(self) -> None:
-        """Until the last connection has ended, within HANDOVER_SECONDS, or until nothing new is to be taken at all."""
-        waits = [asyncio.create_task(each.wait()) for each in (self._server.empty, self._hurry)]
-        await asyncio.wait(waits, timeout=HANDOVER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        for each in waits:
-            each.cancel()
+        """Until the last connection has ended, or nothing new is to be taken at all. From HANDOVER_SECONDS on idle ones are ended."""
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + HANDOVER_SECONDS
+        while self._server.open_connections and not self._app.draining:
+            await asyncio.sleep(HANDOVER_STEP_SECONDS)
+            if loop.time() >= patience:
+                self._server.close_idle()
 
     async def _beat(self) -> None:
         while True:

@@ -9,8 +9,10 @@ There is no middleware: at 1,000 requests a second on one core each layer would 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import secrets
+import termios
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -389,6 +391,24 @@ class _Connection(RequestHandler):
 
     __slots__ = ()
 
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request, and nothing of one has come."""
+        waits = self._waiter is not None and not self._waiter.done()
+        return waits and not self._messages and not self._unread()
+
+    def _unread(self) -> bool:
+        """Whether something lies in the socket that has not been read: closing it then would be a reset to the client."""
+        listens_to = self.transport.get_extra_info("socket") if self.transport is not None else None
+        if listens_to is None:
+            return False
+        waiting = bytearray(4)
+        try:
+            fcntl.ioctl(listens_to.fileno(), termios.FIONREAD, waiting)
+        except OSError:
+            return False
+        return any(waiting)
+
     def handle_error(
         self,
         request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
@@ -436,6 +456,13 @@ class Server(web.Server):
         self.open_connections -= 1
         if self.open_connections == 0:
             self.empty.set()
+
+    def close_idle(self) -> None:
+        """Closes each connection that has asked nothing: no request is being answered on it and none lies unread in its socket."""
+        for connection in self.connections:
+            assert isinstance(connection, _Connection)
+            if connection.idle:
+                connection.force_close()
 
     async def flush(self, timeout_seconds: float) -> None:
         """Lets requests in flight end and what is written leave the sockets, each for at most this long; then closes everything."""

@@ -32,8 +32,8 @@ class Caches(msgspec.Struct, frozen=True):
 
 class GatewaySpec(msgspec.Struct, frozen=True):
     name: str
-    listen_fd: int
-    """The listening socket, bound by the supervisor and inherited."""
+    listen_fds: list[int]
+    """The listening sockets, held by the supervisor and inherited."""
     router: str
     """Where the router takes lanes: `unix:///…`."""
     model: ModelStatus

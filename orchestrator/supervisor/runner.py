@@ -13,7 +13,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from orchestrator.listening import Listening
 from orchestrator.logs.journal import Journal, Speaker
 from orchestrator.plan.model import Plan
 from orchestrator.status import ModelStatus, Status, Verified
@@ -86,7 +86,7 @@ class Deployment:
     machine: Machine
     model: ModelStatus
     children: list[ChildPlan]
-    listener: socket.socket
+    listening: Listening
     endpoint: str
     control_socket: Path
     timing: Timing = field(default_factory=Timing)
@@ -146,7 +146,7 @@ class Supervisor:
             await asyncio.gather(life, *endless, return_exceptions=True)
             server.close()
             self._what.control_socket.unlink(missing_ok=True)
-            self._what.listener.close()
+            self._what.listening.close()
 
     async def _live(self, on_ready: Callable[[Status], None]) -> None:
         await self._until_asked(on_ready)
@@ -195,7 +195,7 @@ class Supervisor:
         self._notifier.send(STOPPING="1", STATUS="draining")
         self._log("draining: answering what was accepted; once more to stop at once")
         self._publish_soon.set()
-        self._what.listener.close()
+        self._what.listening.close()
         stages: tuple[Kind, ...] = ("gateway", "router")
         for kind in stages:
             for child in self._of(kind):
@@ -241,7 +241,8 @@ class Supervisor:
                 case SendStop():
                     self._send(child.name, Stop())
                 case SendDrain():
-                    self._send(child.name, Drain())
+                    # Unless we are the last, somebody else accepts what comes after it.
+                    self._send(child.name, Drain(handover=not self._draining or self._what.listening.kept))
                 case Kill():
                     process = self._running.get(child.name)
                     if process is not None:

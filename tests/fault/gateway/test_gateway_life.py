@@ -179,6 +179,36 @@ def test_draining_answers_what_was_accepted_and_refuses_what_comes_after(
     assert gateway.stop()[0] == 0
 
 
+def test_a_gateway_that_hands_over_answers_old_connections_and_leaves_new_ones_to_the_next(
+    own_router: Any, start_gateway: Any, crowd: Any, kit: Any
+) -> None:
+    gateway = start_gateway({"short-0": "ready"})
+    asked = b'POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"inputs": "a"}'
+    with gateway.connect() as old, gateway.connect() as idle:
+        for connection in (old, idle):
+            connection.sendall(asked)
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        gateway.hand_over()
+        gateway.status_when(lambda status: status.state == "draining")
+        old.sendall(asked)
+        last = old.recv(1 << 16)
+        assert last.startswith(b"HTTP/1.1 200")
+        assert b"Connection: close" in last
+        assert old.recv(1) == b""
+        with gateway.connect() as new:
+            new.sendall(asked)  # nobody accepts it, nobody refuses it
+            gateway.expect(Drained)
+            assert idle.recv(1) == b""
+            assert gateway.stop_keeping_the_socket() == 0
+            new.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                new.recv(1)
+            waiting, _ = gateway.listener.accept()
+            assert waiting.recv(1 << 16) == asked
+            waiting.close()
+    gateway.listener.close()
+
+
 def test_a_gateway_with_nothing_in_flight_is_drained_at_once_and_watchers_do_not_hold_it_up(
     own_router: Any, start_gateway: Any
 ) -> None:
@@ -221,7 +251,7 @@ def test_a_connection_that_asks_nothing_does_not_keep_a_gateway_that_is_replaced
 ) -> None:
     gateway = start_gateway({"short-0": "ready"})
     with gateway.connect() as silent:
-        assert gateway.get("/health").status == 200  # `silent` has been accepted before this one
+        assert gateway.get("/info").status == 200  # `silent` has been accepted before this one
         gateway.hand_over()
         gateway.expect(Drained)
         assert gateway.stop()[0] == 0

@@ -324,7 +324,7 @@ class GatewayProcess:
         self.lines = Lines()
         self.pending: list[FromChild] = []
         spec = GatewaySpec(
-            name="gateway-0", listen_fd=self.listener.fileno(), router=self.front, model=self.model,
+            name="gateway-0", listen_fds=[self.listener.fileno()], router=self.front, model=self.model,
             tokenizer=self.tokenizer, limits=self.limits, cpus=[], report_seconds=self.report_seconds,
         )  # fmt: skip
         self.process = subprocess.Popen(
@@ -391,6 +391,13 @@ class GatewayProcess:
             except OSError:
                 pass  # it has gone already; its exit status tells how
         return self.wait()
+
+    def stop_keeping_the_socket(self) -> int:
+        """Exit status; the listening socket stays open, as that of a supervisor does."""
+        kept, self.listener = self.listener, self.listener.dup()
+        status, _ = self.stop()
+        self.listener = kept
+        return status
 
     def wait(self) -> tuple[int, str]:
         if self.process.returncode is not None:
