@@ -12,6 +12,7 @@ import msgspec
 
 from workers.bind import BindError, bind
 from workers.channel import Channel, ChannelError, SupervisorGone
+from workers.said import say
 from workers.spec import Fatal, Ready, WorkerSpec
 
 
@@ -56,7 +57,7 @@ def _serve(spec: WorkerSpec, channel: Channel, started: float) -> int:
             from workers.engines.openvino import load  # type: ignore[assignment]
         engine = load(spec)
         warm_up(engine, spec)
-        costs = costs_of(engine, spec, lambda line: print(line, file=sys.stderr, flush=True))
+        costs = costs_of(engine, spec, say)
     except (LoadError, EngineError) as error:
         channel.send(Fatal(str(error)))
         return 1

@@ -17,6 +17,7 @@ from workers import wire
 from workers.batching import rectangle
 from workers.channel import Channel, SupervisorGone
 from workers.engines.base import Engine, EngineError, Rows, run_pixels
+from workers.said import batch_name, say
 from workers.spec import Beat, Drain, Drained, Ready, Stop, WorkerSpec
 from workers.uplink import Uplink, uplink
 
@@ -80,12 +81,18 @@ class Worker:
             batch = wire.decode_batch(frame)
         except wire.WireError as error:
             self._malformed += 1
-            print(f"dropped a malformed frame from the router ({self._malformed} so far): {error}", flush=True)
+            say(f"dropped a malformed frame from the router ({self._malformed} so far): {error}", level="warning")
             return
         self._busy_since = started = time.monotonic()
         try:
             rows = self._compute(batch)
         except EngineError as error:
+            say(
+                f"batch={batch_name(batch.batch_id)} of {len(batch.lengths)} failed, longest={max(batch.lengths)}: {error}",
+                level="warning",
+                event="batch_failed",
+                batch=batch_name(batch.batch_id),
+            )
             router.send(wire.encode_batch_failed(batch.batch_id, str(error)))
             return
         finally:

@@ -48,8 +48,12 @@ _unsaid = 0
 
 
 def request_name(client: bytes, request_id: int) -> str:
-    """What logs call a request on the wire: the first bytes of its client's identity, and the client's number for it."""
-    return f"{client[:5].hex()}:{request_id:x}"
+    """What logs call a request on the wire: a short name of its client, and the client's number for it.
+
+    A gateway's name is what it introduced itself with (`orchestrator.router.ports`), any other client's the beginning of its identity.
+    """
+    name = client.partition(b" ")[2][:64].decode("ascii", "replace") if client[:1] == b"\x01" else client[:6].hex()
+    return f"{name}:{request_id:x}"
 
 
 def batch_name(batch_id: int) -> str:

@@ -28,7 +28,7 @@ from orchestrator.gateway.apis.call import Served
 from orchestrator.gateway.app import App, Server, UnknownTask
 from orchestrator.gateway.caches import BoundedCache
 from orchestrator.gateway.live import Live
-from orchestrator.gateway.notes import Handler
+from orchestrator.gateway.notes import Handler, Notes
 from orchestrator.gateway.spec import GatewaySpec
 from orchestrator.gateway.tokenize import Tokenizing
 from orchestrator.gateway.uplink import Uplink
@@ -74,7 +74,9 @@ class Process:
         self._channel = channel
         self._started = started
         self._live = Live()
-        self._uplink = Uplink(spec.router, spec.name)
+        # By the pid too: what an earlier gateway of this name asked is not ours.
+        client = f"{spec.name}.{os.getpid()}"
+        self._uplink = Uplink(spec.router, client)
         caches = spec.caches
         self._tokenizing: Tokenizing | None = None
         if encoder is not None:
@@ -82,7 +84,7 @@ class Process:
         kept: BoundedCache[Key, Answered] | None = BoundedCache(caches.answer_bytes) if caches.answer_bytes else None
         self._answers = Answers(self._uplink.infer, kept, join=caches.join)
         served = Served(spec.model, spec.limits, 0 if encoder is None else encoder.vocabulary)
-        self._app = App(served, self._tokenizing, self._uplink, self._live, self._answers)
+        self._app = App(served, self._tokenizing, self._uplink, self._live, self._answers, Notes(spec.access, client))
         self._server = Server(self._app.handle)
         self._accepting: list[asyncio.Server] = []
         self._stopped = asyncio.Event()

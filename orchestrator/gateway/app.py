@@ -34,6 +34,7 @@ from orchestrator.gateway.caller import caller_of
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.images import Decoding
 from orchestrator.gateway.live import Live
+from orchestrator.gateway.notes import Notes
 from orchestrator.gateway.reply import Reply
 from orchestrator.gateway.stats import Stats
 from orchestrator.gateway.tasks import image_classification
@@ -71,7 +72,13 @@ class App:
     """The HTTP application of one gateway. Needs the running loop; `Server(app.handle)` makes connections for it."""
 
     def __init__(
-        self, served: Served, tokenizing: Tokenizing | None, uplink: Uplink, live: Live, answers: Answers | None = None
+        self,
+        served: Served,
+        tokenizing: Tokenizing | None,
+        uplink: Uplink,
+        live: Live,
+        answers: Answers | None = None,
+        notes: Notes | None = None,
     ) -> None:
         if served.model.task not in huggingface.TASKS:
             raise UnknownTask(
@@ -91,6 +98,7 @@ class App:
         self._uplink = uplink
         self._answers = answers or Answers(uplink.infer, None, join=False)
         self._live = live
+        self._notes = notes or Notes("errors", "gateway")
         self._aside = ThreadPoolExecutor(1, "render-large")
         self._created = int(time.time())
         self._prefix = secrets.token_hex(6)
@@ -139,6 +147,7 @@ class App:
             request_id = f"{self._prefix}-{next(self._numbers):x}"
         pattern = OTHER
         counted = True
+        refused: Refusal | None = None
         self.stats.in_flight += 1
         self.idle.clear()
         try:
@@ -154,23 +163,48 @@ class App:
                         self._leave()
                     reply = await route.page(request)
             except Refusal as refusal:
+                refused = refusal
                 reply = self._refuse(refusal, path, request_id, started)
             except ConnectionError:
                 raise
             except Exception:
                 log.exception("request=%s route=%s failed; this is a bug", request_id, pattern)
-                bug = Refusal(
+                refused = Refusal(
                     "internal", f"an error inside the gateway; request {request_id} is in its log", close=True
                 )
-                reply = self._refuse(bug, path, request_id, started)
+                reply = self._refuse(refused, path, request_id, started)
             if self.leaving and isinstance(reply, Reply):
                 reply.close_after()
             await reply.prepare(request)
             self.stats.responded(pattern, reply.status)
+            if reply.status >= self._notes.above:
+                self._write_down(request, reply, refused, request_id, path if pattern is OTHER else pattern, started)
             return reply
         finally:
             if counted:
                 self._leave()
+
+    def _write_down(
+        self,
+        request: web.BaseRequest,
+        reply: web.StreamResponse,
+        refused: Refusal | None,
+        request_id: str,
+        route: str,
+        started: float,
+    ) -> None:
+        answer = refused if refused is not None else reply if isinstance(reply, Reply) else None
+        self._notes.answered(
+            request_id=request_id,
+            asked=0 if answer is None else answer.asked,
+            method=request.method,
+            route=route[:200],
+            status=reply.status,
+            seconds=time.perf_counter() - started,
+            peer=request.remote,
+            error=None if refused is None else refused.kind,
+            why="" if refused is None else refused.message,
+        )
 
     def _leave(self) -> None:
         self.stats.in_flight -= 1
@@ -234,8 +268,13 @@ class App:
                 kind, message = "no_instance", f"no instance became ready within {PATIENCE_SECONDS:.0f} s"
             if kind not in errors.STATUS or kind == "malformed":  # the router found a fault in what *we* sent
                 log.error("request=%s refused by the router: %s %s", request_id, kind, message)
-                raise Refusal("internal", f"the router refused the gateway's message: {kind}")
-            raise Refusal(kind, message or kind.replace("_", " "), retry_after_seconds=outcome.retry_after_seconds)
+                raise Refusal("internal", f"the router refused the gateway's message: {kind}", asked=outcome.request_id)
+            raise Refusal(
+                kind,
+                message or kind.replace("_", " "),
+                retry_after_seconds=outcome.retry_after_seconds,
+                asked=outcome.request_id,
+            )
         answered = time.perf_counter()
         if call.costly or sum(row.nbytes for row in outcome.rows) > ON_LOOP_BYTES:
             content = await asyncio.get_running_loop().run_in_executor(self._aside, call.render, outcome, tokens)
@@ -247,6 +286,7 @@ class App:
             200,
             content,
             headers=self._headers(outcome, request_id, started, before, tokenized, answered, done),
+            asked=outcome.request_id,
         )
 
     def _headers(
@@ -270,6 +310,9 @@ class App:
             queue_us = max(part.queue_us for part in parts)
             infer_us = max(part.infer_us for part in parts)
             batch_size = max(part.batch_size for part in parts)
+            first = max(parts, key=lambda part: part.attempts)
+        if first.attempts > 1:
+            self._notes.retried(request_id, answer.request_id, first.attempts, first.instance)
         if not (instance.isascii() and instance.isprintable()):  # a header line is no place for surprises
             instance = instance.encode("ascii", "replace").decode().translate(_CONTROL)
         return (

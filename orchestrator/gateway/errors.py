@@ -55,6 +55,7 @@ class Refusal(Exception):
         retry_after_seconds: float = 0.0,
         allow: tuple[str, ...] = (),
         close: bool = False,
+        asked: int = 0,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -62,6 +63,8 @@ class Refusal(Exception):
         self.allow = allow
         self.close = close
         """The connection cannot carry another request: its body was not read."""
+        self.asked = asked
+        """The number under which the router was asked; 0: it was not."""
         self.status = STATUS[kind]
         self.retry_after: int | None = max(1, math.ceil(retry_after_seconds)) if kind in RETRIED else None
 

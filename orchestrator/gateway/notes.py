@@ -30,10 +30,17 @@ class Notes:
     """What one gateway says of its requests. `now` is monotonic seconds."""
 
     def __init__(
-        self, access: Access, now: Callable[[], float] = time.monotonic, say: Callable[..., None] = say
+        self,
+        access: Access,
+        client: str,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        say: Callable[..., None] = say,
     ) -> None:
+        """`client` is the name under which the router knows this gateway."""
         self.above = {"off": _NEVER, "errors": FAILED, "all": 0}[access]
         """Requests with this status or a higher one may be worth a line: call `answered` for them."""
+        self._client = client
         self._all = access == "all"
         self._now = now
         self._say = say
@@ -45,7 +52,7 @@ class Notes:
         self,
         *,
         request_id: str,
-        wire: str | None,
+        asked: int,
         method: str,
         route: str,
         status: int,
@@ -54,7 +61,7 @@ class Notes:
         error: str | None = None,
         why: str = "",
     ) -> None:
-        """One request has its answer. `wire` is the router's name for it, None where it never came so far."""
+        """One request has its answer. `asked` is its number at the router, 0 where it never came so far."""
         failed = status >= 500 or status in _OURS
         if not failed and not self._all:
             return
@@ -77,7 +84,7 @@ class Notes:
             level="error" if status == 500 else "warning" if failed else "info",
             event="request",
             request_id=request_id,
-            requests=[wire] if wire is not None else [],
+            requests=self._names(asked),
             method=method,
             route=route,
             status=status,
@@ -86,14 +93,20 @@ class Notes:
             peer=peer,
         )
 
-    def retried(self, *, request_id: str, wire: str, attempts: int, instance: str) -> None:
+    def retried(self, request_id: str, asked: int, attempts: int, instance: str) -> None:
         """A request has been answered, but not by the first instance that it was given to."""
         if self.above == _NEVER or not self._allowed("retried"):
             return
         self._say(
             f"request={request_id} answered by {instance} at attempt {attempts}",
-            level="warning", event="retried", request_id=request_id, requests=[wire],
-        )  # fmt: skip
+            level="warning",
+            event="retried",
+            request_id=request_id,
+            requests=self._names(asked),
+        )
+
+    def _names(self, asked: int) -> list[str]:
+        return [f"{self._client}:{asked:x}"] if asked else []
 
     def _allowed(self, kind: str) -> bool:
         now = self._now()

@@ -30,9 +30,12 @@ class Reply(web.StreamResponse):
         headers: bytes = b"",
         *,
         close: bool = False,
+        asked: int = 0,
     ) -> None:
         super().__init__(status=status, reason=REASON[status])
         self.content = content
+        self.asked = asked
+        """The number under which the router was asked; 0: it was not."""
         self._type = content_type
         self._lines = headers
         self._closes = close

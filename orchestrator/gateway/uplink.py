@@ -13,7 +13,9 @@ import time
 from orchestrator.client.link import Answered, Declined, Link
 from orchestrator.client.texts import Tokens
 from orchestrator.gateway.caller import ANYBODY, Caller
+from workers import wire
 from workers.lane import Lane, LaneClosed, as_client, connect
+from workers.said import MOST_REQUESTS, say
 from workers.wire import RequestId
 
 PING_SECONDS = 0.15
@@ -35,6 +37,7 @@ class Uplink:
         self.unsent = 0
         """Requests that were declined because the router does not read."""
         self._endpoint = endpoint
+        self._name = name
         self._who = as_client(name)
         self._waiting: dict[RequestId, asyncio.Future[Answered | Declined]] = {}
         self._lane: Lane | None = None
@@ -103,7 +106,15 @@ class Uplink:
             return
         self._lane, self._blocked = lane, False
         self._loop.add_reader(lane.fileno(), self._readable)
-        for frame in self.link.resume(time.monotonic()):
+        frames = self.link.resume(time.monotonic())
+        if frames:
+            say(
+                f"connected to the router anew; {len(frames)} unanswered requests are submitted again",
+                level="warning",
+                event="resubmitted",
+                requests=[f"{self._name}:{wire.request_id_of(frame) or 0:x}" for frame in frames[:MOST_REQUESTS]],
+            )
+        for frame in frames:
             self._send(frame)
 
     def _part(self) -> None:

@@ -50,10 +50,12 @@ from orchestrator.router.events import (
 )
 from orchestrator.router.instances import Instance
 from orchestrator.router.ledger import Ledger
+from orchestrator.router.naming import in_short, names_of, short_reason
 from orchestrator.router.policy import earliest_finish, prefetch_from
 from orchestrator.router.report import report_instance, report_lane
 from orchestrator.router.roster import Roster
 from orchestrator.status import BucketReport, RouterReport, RouterStatus
+from workers.said import batch_name
 
 STORY_LENGTH: Final = 512
 _MOST_DEATHS: Final = 2
@@ -297,6 +299,12 @@ class RouterCore:
     def _retry_alone(self, flight: Flight, message: str, now: Seconds, actions: list[Action]) -> None:
         """The engine could not compute this batch: each of its items is tried once more, alone, so that one bad sequence
         fails nobody else."""
+        names = names_of(flight.items)
+        what = f"batch={batch_name(flight.batch_id)} of {len(flight.items)} failed instance={flight.instance}"
+        then = "refused" if len(flight.items) == 1 else "each is tried once more, alone"
+        actions.append(
+            Note(f"{what}{in_short(names)}: {short_reason(message)}; {then}", "warning", names, flight.batch_id)
+        )
         if len(flight.items) == 1:
             item = flight.items[0]
             self.ledger.settle_lost(item)
@@ -317,6 +325,8 @@ class RouterCore:
             request = item.request
             if request.unsettled and item.deaths >= _MOST_DEATHS:
                 message = f"{item.deaths} workers died while they computed sequence {item.position} of this request"
+                names = names_of([item])
+                actions.append(Note(f"poison{in_short(names)}: {message}; refused", "error", names))
                 self._refuse(request, "worker_lost", message, actions)
             elif request.unsettled and item.length > self.roster.longest:
                 self._refuse(request, "too_long", f"no instance holds {item.length} tokens any more", actions)
@@ -391,9 +401,10 @@ class RouterCore:
         running, prefetched = instance.running, instance.prefetched
         if running is None:
             self.roster.rouse(instance)
-        actions.append(
-            Note(f"instance={instance.name} {why} incarnation={instance.incarnation} held={instance.in_flight}")
-        )
+        names = names_of([item for flight in (running, prefetched) if flight is not None for item in flight.items])
+        text = f"instance={instance.name} {why} incarnation={instance.incarnation} held={instance.in_flight}"
+        then = ": given to others" if names else ""
+        actions.append(Note(f"{text}{in_short(names)}{then}", "warning" if names else "info", names))
         instance.connected = instance.serves = False
         instance.running = instance.prefetched = None
         if running is None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, NewType
 import msgspec
 
 from orchestrator.plan.model import Plan
+from workers.said import Level
 from workers.wire import Cost
 
 Seconds = float
@@ -231,9 +232,13 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """One line for the log: a change of state."""
+    """One line for the log: a change of state, or what befell requests."""
 
     text: str
+    level: Level = "info"
+    requests: tuple[str, ...] = ()
+    """As `workers.said.request_name` calls them."""
+    batch: int | None = None
 
 
 Action = Dispatch | Reply | Refuse | Held | Drained | Note

@@ -49,7 +49,7 @@ from orchestrator.router.spec import RouterSpec
 from workers import spec as messages
 from workers import wire
 from workers.channel import Channel
-from workers.said import Level, say
+from workers.said import Level, batch_name, say
 
 _LONGEST_WAIT_SECONDS: Final = 1.0
 
@@ -269,7 +269,8 @@ class RouterLoop:
             case Refuse():
                 self._send_client(action.request.client, refused_frame(action))
             case Note():
-                log(action.text)
+                batch = None if action.batch is None else batch_name(action.batch)
+                say(action.text, level=action.level, requests=list(action.requests), batch=batch)
             case Held():
                 log(f"instance={action.name} holds nothing")
                 self._channel.send(messages.Held(action.name))
