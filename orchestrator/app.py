@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import random
+import stat
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -23,6 +26,8 @@ from orchestrator.supervisor.sdnotify import Notifier, scrub_environment
 
 STILL_STARTING_SECONDS = 600
 """After each step of the start a service manager waits this long for the next one: on a slow machine a large model takes minutes."""
+SOCKETS = ("control.sock", "front.sock", "back.sock", "local.sock")
+"""What lies in the runtime folder beside the lock."""
 
 
 def run(
@@ -42,6 +47,7 @@ def run(
         except PathError as error:
             raise AppError(str(error), unworkable=True) from None
         _lock(options.runtime, held)
+        _only_sockets(options.runtime)
         held.callback(_remove_sockets, options.runtime)
         notifier = Notifier.from_environment(os.environ, os.getpid())
 
@@ -86,25 +92,53 @@ def _lock(runtime: Path, held: ExitStack) -> None:
     """One orchestrator per runtime folder, for as long as this process lives. The kernel drops the lock with the process."""
     path = runtime / "lock"
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        held.callback(os.close, fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AppError(
+                f"an orchestrator (pid {_owner(fd)}) already runs with {runtime}; `orchestrator status` shows it, `orchestrator down` "
+                "stops it, and --runtime-dir names a folder for a second one"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     except OSError as error:
-        raise AppError(f"{path}: {error.strerror}; free some room or name another --runtime-dir") from None
-    held.callback(os.close, fd)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some room" if full else f"see what is there: ls -la {runtime}; remove it"
         raise AppError(
-            f"an orchestrator (pid {owner}) already runs with {runtime}; `orchestrator status` shows it, `orchestrator down` "
-            "stops it, and --runtime-dir names a folder for a second one"
+            f"{path}: {error.strerror}; {remedy}, or name another --runtime-dir", unworkable=not full
         ) from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+
+
+def _owner(fd: int) -> str:
+    """Whose lock it is, for people. It writes its pid just after it took the lock: what is there at first may be older."""
+    for _ in range(20):
+        said = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        if said.isdigit() and Path(f"/proc/{said}").exists():
+            return said
+        time.sleep(0.05)
+    return "unknown"
+
+
+def _only_sockets(runtime: Path) -> None:
+    """What stands where a socket belongs and is none is somebody's: it is not removed. AppError names it."""
+    for name in SOCKETS:
+        path = runtime / name
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISSOCK(mode):
+            raise AppError(
+                f"{path}: something that is no socket is in the place of one; remove it, or name another --runtime-dir",
+                unworkable=True,
+            )
 
 
 def _remove_sockets(runtime: Path) -> None:
     """What the router bound goes when nobody listens any more: while the lock is still held, so they are nobody else's."""
-    for name in ("front.sock", "back.sock", "local.sock"):
+    for name in SOCKETS:
         path = runtime / name
         if path.is_socket():
             path.unlink(missing_ok=True)

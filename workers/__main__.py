@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -49,6 +50,8 @@ def _serve(spec: WorkerSpec, channel: Channel, started: float) -> int:
     from workers.warmup import warm_up
 
     try:
+        if spec.artefact is not None and not Path(spec.artefact.path).is_file():
+            raise LoadError(f"{spec.artefact.path}: no model there any more; the next `orchestrator up` makes it anew")
         if spec.artefact is None:
             from workers.fake import load
         elif spec.artefact.engine == "onnxruntime":

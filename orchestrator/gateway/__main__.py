@@ -66,6 +66,10 @@ class Unworkable(Exception):
     """This gateway cannot start, and a second try would not help."""
 
 
+class Vanished(Exception):
+    """What the cache held is gone. The next start of the orchestrator makes it anew, so this is not for good."""
+
+
 class Process:
     """One gateway from Ready to Stop. Everything runs on one event loop."""
 
@@ -243,7 +247,10 @@ def settle_in(spec: GatewaySpec) -> None:
 
 
 def prepare(start: Start) -> tuple[GatewaySpec, TextEncoder | None]:
-    """The encoder is None where the model reads images. Unworkable says what is wrong with the specification or the tokenizer."""
+    """The encoder is None where the model reads images.
+
+    Unworkable says what is wrong with the specification or the tokenizer, Vanished that the tokenizer is gone.
+    """
     try:
         spec = msgspec.json.decode(start.spec, type=GatewaySpec)
     except msgspec.DecodeError as error:
@@ -252,7 +259,7 @@ def prepare(start: Start) -> tuple[GatewaySpec, TextEncoder | None]:
     if spec.model.image is not None:
         return spec, None
     if not Path(spec.tokenizer).is_file():
-        raise Unworkable(f"{spec.tokenizer}: no tokenizer there; build the artefact again with `orchestrator optimize`")
+        raise Vanished(f"{spec.tokenizer}: no tokenizer there any more; the next `orchestrator up` makes it anew")
     try:
         return spec, TextEncoder(spec.tokenizer, spec.model.max_seqlen)
     except Exception as error:  # noqa: BLE001 - tokenizers raises nothing narrower than Exception for a file it cannot read
@@ -283,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("gateway cannot start: %s", error)
         channel.send(Fatal(str(error), permanent=True))
         return 1
-    except OSError as error:
+    except (Vanished, OSError) as error:
         log.error("gateway cannot start: %s", error)
         channel.send(Fatal(str(error)))
         return 1

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -99,7 +100,8 @@ class DigestIndex:
             log.info(
                 "digest index %s cannot be written, files are hashed again at the next start: %s", self._path, error
             )
-            fresh.unlink(missing_ok=True)
+            with suppress(OSError):  # where nothing can be written nothing was left to remove
+                fresh.unlink(missing_ok=True)
             return
         self._changed = False
 

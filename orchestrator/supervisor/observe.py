@@ -14,6 +14,7 @@ from orchestrator.plan.model import Plan
 from orchestrator.status import GatewayStatus, ModelStatus, RouterReport, RouterStatus, Status
 from orchestrator.supervisor import report
 from orchestrator.supervisor.core import Child
+from orchestrator.supervisor.oom import Witness
 from orchestrator.supervisor.states import State
 from orchestrator.supervisor.verify import VanishedError, verify
 from topology.model import Machine
@@ -45,6 +46,7 @@ class Observer:
         self._started = time.monotonic()
         self._seen = {name: report.Observed() for name in children}
         self._bindings: dict[str, Binding] = {}
+        self._witnesses: dict[str, Witness] = {}
         self._totals = report.Totals()
         self._router = RouterStatus(State.INITIAL.value)
         self._gateways: dict[str, GatewayStatus] = {}
@@ -56,6 +58,7 @@ class Observer:
 
     def spawned(self, name: str, pid: int) -> None:
         self._seen[name].pid = pid
+        self._witnesses[name] = Witness(pid, time.monotonic())
 
     def ready(self, child: Child, message: Ready, now: float) -> None:
         """It has just said ready: where is it really?"""
@@ -65,6 +68,11 @@ class Observer:
             self.verify(child.name)
         if child.kind == "router":
             self.router_alive_at = now
+
+    def why_killed(self, name: str) -> str | None:
+        """What the kernel's counts say of a process that was killed, and not by us."""
+        witness = self._witnesses.get(name)
+        return None if witness is None else witness.testimony(time.monotonic())
 
     def gone(self, child: Child) -> None:
         seen = self._seen[child.name]
@@ -85,10 +93,12 @@ class Observer:
             self._gateways[child.name] = msgspec.json.decode(message.body, type=GatewayStatus)
 
     def measure(self) -> None:
-        """Reads resident memory and CPU time of every process."""
-        for seen in self._seen.values():
+        """Reads resident memory and CPU time of every process, and the count of those that memory was too short for."""
+        for name, seen in self._seen.items():
             if seen.pid is None:
                 continue
+            if (witness := self._witnesses.get(name)) is not None:
+                witness.look(time.monotonic())
             try:
                 process = psutil.Process(seen.pid)
                 seen.rss_bytes = process.memory_info().rss

@@ -282,6 +282,8 @@ class Supervisor:
         self._observer.spawned(child.name, pid)
 
     def _exited(self, child: Child, how: str) -> None:
+        if how == "SIGKILL" and child.state is not State.KILLING and child.cause is None:
+            child.cause = self._observer.why_killed(child.name)
         self._observer.gone(child)
         lines = " | ".join(list(self._running[child.name].tail)[-3:])
         self._perform(child, child.exited(how, time.monotonic(), lines))

@@ -327,20 +327,25 @@ def test_garbage_on_the_channel_is_reported_and_the_next_good_message_is_taken(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "said", "permanent"),
     [
-        (lambda path: {"tokenizer": str(path / "nowhere.json")}, "no tokenizer there"),
-        (lambda path: {"tokenizer": str(_written(path / "broken.json", "{"))}, "not a tokenizer.json that can be read"),
+        # The next start of the whole makes the cache's folder anew.
+        (lambda path: {"tokenizer": str(path / "nowhere.json")}, "no tokenizer there any more", False),
+        (
+            lambda path: {"tokenizer": str(_written(path / "broken.json", "{"))},
+            "not a tokenizer.json that can be read",
+            True,
+        ),
     ],
 )
-def test_a_gateway_that_cannot_start_says_why_and_that_a_restart_does_not_help(
-    kit: Any, tmp_path: Any, endpoint: str, change: Callable[[Any], dict[str, Any]], said: str
+def test_a_gateway_that_cannot_start_says_why_and_whether_a_restart_can_help(
+    kit: Any, tmp_path: Any, endpoint: str, change: Callable[[Any], dict[str, Any]], said: str, permanent: bool
 ) -> None:
     gateway = kit.GatewayProcess(endpoint, **change(tmp_path))
     gateway.start()
     fatal = gateway.expect(Fatal)
     assert said in fatal.error
-    assert fatal.permanent
+    assert fatal.permanent is permanent
     status, errors = gateway.wait()
     assert status == 1
     assert "Traceback" not in errors
