@@ -222,7 +222,7 @@ class Child:
             case State.BACKOFF:
                 good_run = self.ready_at is not None and now - self.ready_at >= self.backoff.good_run
                 self.failures = 1 if good_run else self.failures + 1
-                self.deadline = now + self.backoff.delay(self.failures, self.rng)
+                self.deadline = now + self.backoff.delay(self.failures, self.rng, was_ready=self.ready_at is not None)
                 return []
             case State.INITIAL | State.FAILED | State.STOPPED:
                 self.deadline = None

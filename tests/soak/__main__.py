@@ -88,7 +88,10 @@ def run(args: argparse.Namespace, folder: Path, enough: threading.Event) -> Verd
         waiting = clients.stop()
         verdict = judge(clients.asked, watch.deaths, watch.samples, args.back_within)
         verdict.left_behind += [f"{waiting} clients still wait for an answer"] if waiting else []
-        verdict.left_behind += leftovers(system, watch, cache)
+        if enough.is_set():  # Ctrl-C has reached the orchestrator too
+            verdict.left_behind.append("nothing was looked for: the run was interrupted")
+        else:
+            verdict.left_behind += leftovers(system, watch, cache)
         return verdict
     finally:
         if clients is not None:
