@@ -20,7 +20,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnx
 
 from orchestrator.models import accuracy, quantize
 from orchestrator.models import manifest as manifests
@@ -29,6 +28,7 @@ from orchestrator.models.calibration import CALIBRATION, EVALUATION
 from orchestrator.models.digest import SourceFile, digest_files
 from orchestrator.models.errors import ModelError
 from orchestrator.models.manifest import Manifest
+from orchestrator.models.openvino_form import openvino_form
 from orchestrator.models.preparation import cpu_features
 from orchestrator.models.variants import (
     LENGTHS,
@@ -164,7 +164,7 @@ class _Maker:
             if precision == "int8":
                 found = self._quantise(folder, exact)
             else:
-                one_branch(self._base, folder)
+                for_openvino(self._base, folder)
                 found = self._compare(precision, engine, folder, exact)
             parts = [folder / part for part in (manifests.GRAPH, manifests.DATA, manifests.TOKENIZER)]
             manifest = msgspec.structs.replace(
@@ -253,21 +253,10 @@ def token_ids(folder: Path, manifest: Manifest, texts: Sequence[str]) -> list[np
     return found
 
 
-def one_branch(base: Path, folder: Path) -> None:
-    """The graph with a mask always, over the same data file: OpenVINO runs attention inside an If 10 % slower than without."""
-    model = onnx.load(str(base / manifests.GRAPH), load_external_data=False)
-    nodes = []
-    for node in model.graph.node:
-        branch = next((one.g for one in node.attribute if one.name == "else_branch"), None)
-        if branch is None:
-            nodes.append(node)
-            continue
-        (inner,) = branch.node
-        inner.output[0] = node.output[0]
-        nodes.append(inner)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    (folder / manifests.GRAPH).write_bytes(model.SerializeToString())
+def for_openvino(base: Path, folder: Path) -> None:
+    """The graph in OpenVINO's form, over the same data file."""
+    graph = quantize.Graph(base / manifests.GRAPH)
+    (folder / manifests.GRAPH).write_bytes(openvino_form(graph.model, graph.constant).SerializeToString())
     data = base / manifests.DATA
     try:
         os.link(data, folder / manifests.DATA)

@@ -20,8 +20,10 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 class OpenVinoEngine:
     """One compiled model on the CPU with one stream and exactly the threads it was given."""
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Any, tensor: Any) -> None:
         self._request = request
+        self._tensor = tensor
+        """The class of the library's tensors, which is imported where it is needed."""
 
     def run(self, input_ids: Ids, attention_mask: Ids, token_type_ids: Ids | None) -> Rows:
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -32,9 +34,13 @@ class OpenVinoEngine:
     def run_pixels(self, pixel_values: Pixels) -> Rows:
         return self._run({"pixel_values": pixel_values})
 
-    def _run(self, feeds: dict[str, Any]) -> Rows:
+    def _run(self, feeds: dict[str, np.ndarray]) -> Rows:
         try:
-            self._request.infer(feeds, share_inputs=True)
+            for name, value in feeds.items():
+                # A view of what came over the wire cannot be written to, and is refused as memory of a tensor.
+                own = value if value.flags.writeable and value.flags.c_contiguous else value.copy()
+                self._request.set_tensor(name, self._tensor(own, shared_memory=True))
+            self._request.infer(share_outputs=True)
             rows = self._request.get_output_tensor(0).data
         except RuntimeError as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
@@ -69,7 +75,7 @@ def load(spec: WorkerSpec) -> OpenVinoEngine:
         wanted = ["pixel_values"]
     if inputs != wanted:
         raise LoadError(f"{artefact.path}: the graph takes {inputs}, expected {wanted}; build the artefact again")
-    return OpenVinoEngine(compiled.create_infer_request())
+    return OpenVinoEngine(compiled.create_infer_request(), openvino.Tensor)
 
 
 def settings(precision: str, threads: int) -> dict[str, str | int | bool]:

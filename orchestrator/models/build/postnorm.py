@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from orchestrator.models.build.graph import GraphBuilder
 
 
+FLAT, FLAT_NARROW, DEEP = "flat", "flat_narrow", "deep"
+"""Shapes by name: tokens one below the other (of the encoder's width, and of the tables'), and [batch, length, width]."""
+
+
 def emit(graph: GraphBuilder, encoder: Encoder, weights: Weights, ids: str, mask: str, types: str | None = None) -> str:
     """Writes the encoder; returns the name of its output, float32 [batch, length, width].
 
@@ -38,16 +42,14 @@ def emit(graph: GraphBuilder, encoder: Encoder, weights: Weights, ids: str, mask
     if types is not None and encoder.types is None:
         raise ValueError(f"{encoder.architecture} has no token types")
     embedded = (_embed_without_places if encoder.places is None else _embed)(graph, encoder, weights, ids, types)
-    flat = graph.constant("flat", np.array([-1, encoder.width], np.int64))
+    flat = graph.constant(FLAT, np.array([-1, encoder.width], np.int64))
     if encoder.widened is None:
-        deep = graph.node("Shape", [embedded], "deep")
+        deep = graph.node("Shape", [embedded], DEEP)
         hidden = graph.node("Reshape", [embedded, flat], "embedded_flat")
     else:
-        narrow = graph.constant("flat_narrow", np.array([-1, encoder.table_width], np.int64))
+        narrow = graph.constant(FLAT_NARROW, np.array([-1, encoder.table_width], np.int64))
         batch = graph.node("Shape", [embedded], "batch_shape", end=2)
-        deep = graph.node(
-            "Concat", [batch, graph.constant("width", np.array([encoder.width], np.int64))], "deep", axis=0
-        )
+        deep = graph.node("Concat", [batch, graph.constant("width", np.array([encoder.width], np.int64))], DEEP, axis=0)
         narrowed = graph.node("Reshape", [embedded, narrow], "embedded_flat")
         hidden = gemm(graph, weights, encoder.widened, narrowed, "widened")
     shapes = Shapes(

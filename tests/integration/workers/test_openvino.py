@@ -62,6 +62,19 @@ def test_fp32_answers_equal_those_of_onnxruntime_with_and_without_padding(model:
         np.testing.assert_allclose(engine.run(IDS, mask, None), exact.run(IDS, mask, None), atol=1e-5)
 
 
+def test_a_batch_that_cannot_be_written_to_or_lies_in_steps_is_answered_like_any_other(model: Prepared) -> None:
+    """A batch of equal lengths is a view of the message that it came in."""
+    from workers.engines.openvino import load
+
+    engine = load(spec(model.artefact, engine="openvino"))
+    expected = engine.run(IDS, MASK, None)
+    message = np.frombuffer(IDS.tobytes(), np.int32).reshape(IDS.shape)
+    steps = np.repeat(MASK, 2, axis=1)[:, ::2]
+    assert not message.flags.writeable
+    assert not steps.flags.c_contiguous
+    np.testing.assert_array_equal(engine.run(message, steps, None), expected)
+
+
 def test_an_answer_is_not_overwritten_by_the_next_batch(model: Prepared) -> None:
     from workers.engines.openvino import load
 
