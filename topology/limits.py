@@ -19,7 +19,7 @@ from topology.model import TopologyError
 from topology.tree import Tree
 
 STATUS_KEYS = ("Cpus_allowed", "Cpus_allowed_list", "Mems_allowed", "Mems_allowed_list")
-_LIMITING = frozenset({"cpu", "cpuset"})
+_LIMITING = frozenset({"cpu", "cpuset", "memory"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _cpuset(tree: Tree, resource: str) -> tuple[frozenset[int] | None, str]:
         f"cpuset.{resource}",
         resource,  # v1 mounted as `cpuset` or with noprefix
     )
-    for levels in _hierarchies(tree, "cpuset"):
+    for levels in hierarchies(tree, "cpuset"):
         for directory in levels:
             for name in names:
                 text = tree.read(f"{directory}/{name}"[1:])
@@ -94,7 +94,7 @@ def _cpuset(tree: Tree, resource: str) -> tuple[frozenset[int] | None, str]:
 
 def _quota(tree: Tree) -> tuple[float | None, str]:
     tightest: tuple[float, str] | None = None
-    for levels in _hierarchies(tree, "cpu"):
+    for levels in hierarchies(tree, "cpu"):
         for directory in levels:
             limit = _v2_quota(tree, directory) or _v1_quota(tree, directory)
             if limit is not None and (tightest is None or limit < tightest):
@@ -137,7 +137,7 @@ def _v1_quota(tree: Tree, directory: str) -> tuple[float, str] | None:
     return quota_us / period_us, path
 
 
-def _hierarchies(tree: Tree, controller: str) -> Iterator[tuple[str, ...]]:
+def hierarchies(tree: Tree, controller: str) -> Iterator[tuple[str, ...]]:
     """For each hierarchy that can hold the controller: the directories from the process's own cgroup up to the root's."""
     paths = _own_cgroups(tree)
     for mount in _mounts(tree):
@@ -187,6 +187,7 @@ def _mounts(tree: Tree) -> tuple[Mount, ...]:
         Mount("/sys/fs/cgroup/cpuset", "/", frozenset({"cpuset"})),
         Mount("/sys/fs/cgroup/cpu", "/", frozenset({"cpu"})),
         Mount("/sys/fs/cgroup/cpu,cpuacct", "/", frozenset({"cpu"})),
+        Mount("/sys/fs/cgroup/memory", "/", frozenset({"memory"})),
         Mount("/dev/cpuset", "/", frozenset({"cpuset"})),
     )
 

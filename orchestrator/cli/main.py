@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "plan": "the layout, without starting anything, and the reasons for it",
     "simulate": "the router that ships on a virtual clock: another machine, another load, each policy",
     "check": "validate a layout file against the schema and the machine",
+    "doctor": "what of this host costs speed or prevents serving, and the command that mends it",
     "optimize": "make and measure every form of a model that this CPU can run",
     "models": "the cache of artefacts: list, show, prune",
 }
