@@ -117,7 +117,7 @@ class Process(Struct, frozen=True):
 
 
 Answer = Literal["status", "absent", "starting", "silent", "refused"]
-"""Of the orchestrator that may run here: its status; there is none; one holds the lock and has no control socket yet; one has the socket and
+"""Of the orchestrator that may run here: its status; there is none; one holds the lock and has no control socket yet; one has it and
 does not answer; it belongs to another user or is of another version."""
 
 

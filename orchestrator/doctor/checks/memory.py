@@ -182,7 +182,7 @@ def limit(host: Host) -> Finding:
     if isinstance(group, MemoryLimit) and group.kills:
         return Finding(
             check=check, group="memory", level="costs",
-            found=f"{counted(group.kills, 'process')} killed for want of memory: {group.where}, limit {size(limited or 0)}",
+            found=f"{group.kills} killed for want of memory: {group.where}, limit {size(limited or 0)}",
             cost="each is a worker to start anew and its batch to repeat",
             mend="raise memory.max (MemoryMax=, docker --memory), or plan fewer instances",
         )  # fmt: skip
