@@ -79,7 +79,7 @@ def reserved_pages(host: Host) -> Finding:
 def numa_balancing(host: Host) -> Finding:
     check = "NUMA balancing"
     if isinstance(host.numa_balancing, Unread):
-        if _nodes(host) < 2:
+        if _nodes(host) < 2 and not isinstance(host.machine, Unread):
             return Finding(check=check, group="memory", level="ok", found="not in this kernel, and one node needs none")
         return unknown(check, "memory", host.numa_balancing)
     nodes = _nodes(host)
