@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "check": "validate a layout file against the schema and the machine",
     "doctor": "what of this host costs speed or prevents serving, and the command that mends it",
     "optimize": "make and measure every form of a model that this CPU can run",
+    "systemd": "systemd units for this host: print or install them",
     "models": "the cache of artefacts: list, show, prune",
 }
 
