@@ -7,13 +7,14 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import get_args
 
 from orchestrator.cli.errors import CommandError
 from orchestrator.cli.options import add_runtime_dir, log_dir, runtime_dir, whole
 from orchestrator.config.suggest import did_you_mean
-from orchestrator.logs.read import Reader, known, merge
+from orchestrator.logs.read import Reader, every_line, known, merge
 from orchestrator.logs.record import Record, encode, for_people
 from orchestrator.logs.trace import trace
 from orchestrator.paths import pointed_logs
@@ -65,25 +66,9 @@ def run(args: argparse.Namespace) -> int:
     folder = _folder(args)
     try:
         names = _chosen(folder, args.instances)
-        readers = {name: Reader(folder, name) for name in names}
-        width = max(map(len, names), default=0) + 3
-        form: Callable[[Record], str] = (
-            (lambda record: encode(record).decode()) if args.json else (lambda record: for_people(record, width))
-        )
-        shown = _past(args, folder, readers)
-        if args.json and not args.follow:
-            _print_array(shown)
-            return 0
-        for record in shown:
-            sys.stdout.write(form(record))
-        sys.stdout.flush()
-        if args.request is not None and not shown:
-            raise CommandError(
-                f"no line in {folder} names the request {args.request}; requests that are answered at once leave none "
-                "unless the layout says logs: {access: all}"
-            )
-        if args.follow:
-            _follow(folder, readers, everybody=not args.instances, show=_filtered(args.level, form))
+        with ExitStack() as held:
+            readers = {name: held.enter_context(closing(Reader(folder, name))) for name in names}
+            _print(args, folder, readers)
     except PermissionError as error:
         raise CommandError(
             f"{error.filename or folder}: permission denied; run this as the orchestrator's user"
@@ -93,6 +78,27 @@ def run(args: argparse.Namespace) -> int:
             raise
         raise CommandError(f"{error.filename or folder}: {error.strerror or error}") from None
     return 0
+
+
+def _print(args: argparse.Namespace, folder: Path, readers: dict[str, Reader]) -> None:
+    width = max(map(len, readers), default=0) + 3
+    form: Callable[[Record], str] = (
+        (lambda record: encode(record).decode()) if args.json else (lambda record: for_people(record, width))
+    )
+    shown = _past(args, folder, readers)
+    if args.json and not args.follow:
+        _print_array(shown)
+        return
+    for record in shown:
+        sys.stdout.write(form(record))
+    sys.stdout.flush()
+    if args.request is not None and not shown:
+        raise CommandError(
+            f"no line in {folder} names the request {args.request}; requests that are answered at once leave none "
+            "unless the layout says logs: {access: all}"
+        )
+    if args.follow:
+        _follow(folder, readers, everybody=not args.instances, show=_filtered(args.level, form))
 
 
 def _folder(args: argparse.Namespace) -> Path:
@@ -121,7 +127,7 @@ def _past(args: argparse.Namespace, folder: Path, readers: dict[str, Reader]) ->
     """What there is so far; afterwards every reader stands at its end."""
     count = args.lines
     if args.request is not None:
-        found = trace(args.request, lambda: merge(Reader(folder, name).forward() for name in readers))
+        found = trace(args.request, lambda: merge(every_line(folder, name) for name in readers))
         return [record for record in found if _weighs(record, args.level)]
     if count is None or args.level != _LEVELS[0]:
         records = [

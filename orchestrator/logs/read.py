@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
@@ -158,6 +159,12 @@ class Reader:
             self._latest = max(self._latest, record.time)
             records.append(record)
         return records
+
+
+def every_line(folder: Path, instance: str) -> Iterator[Record]:
+    """All there are of one instance, the oldest first."""
+    with closing(Reader(folder, instance)) as reader:
+        yield from reader.forward()
 
 
 def merge(streams: Iterable[Iterable[Record]]) -> Iterator[Record]:
