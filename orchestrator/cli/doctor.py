@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,6 +23,9 @@ from orchestrator.models.inventory import entries
 from orchestrator.status import Status
 from orchestrator.supervisor.control import ControlError, ask
 from topology.model import TopologyError
+
+ANSWER_SECONDS = 3.0
+"""A supervisor answers within milliseconds; one that does not for so long is hung."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(
             f"--sysroot {args.sysroot}: no such file or directory; name the root of a captured tree", USAGE
         )
-    layout = _layout(args)
     cache, runtime = cache_dir(args), runtime_dir(args)
     status, answer = _status(runtime)
+    layout = _layout(args, status)
     asked = Asked(
         sysroot=args.sysroot,
         layout=layout,
@@ -76,19 +80,23 @@ def document(host: Host, findings: list[Finding]) -> dict[str, object]:
     }
 
 
-def _layout(args: argparse.Namespace) -> Layout:
+def _layout(args: argparse.Namespace, status: Status | Unread) -> Layout:
+    """The layout that was named; else, while an orchestrator runs, the default with its address."""
     try:
         layout = load_layout(args.layout) if args.layout is not None else Layout(version=1)
     except LayoutErrors as error:
         raise CommandError(str(error), UNWORKABLE) from None
     said = {name: getattr(args, name) for name in ("host", "port") if getattr(args, name) is not None}
+    if not said and args.layout is None and isinstance(status, Status):
+        address = urlsplit(status.endpoint)
+        said = {"host": address.hostname or layout.host, "port": address.port or layout.port}
     return msgspec.structs.replace(layout, **said)
 
 
 def _status(runtime: Path) -> tuple[Status | Unread, Answer]:
     control = runtime / "control.sock"
     try:
-        return msgspec.json.decode(ask(control, "status"), type=Status), "status"
+        return msgspec.json.decode(ask(control, "status", timeout=ANSWER_SECONDS), type=Status), "status"
     except ControlError as error:
         return Unread(str(error)), _answer(_held(runtime / "lock"), control)
     except msgspec.DecodeError as error:

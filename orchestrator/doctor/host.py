@@ -93,6 +93,8 @@ class Trial(Struct, frozen=True):
 
     ok: bool
     said: str
+    died: bool = False
+    """It ended the child, as it would end a worker."""
 
 
 class Folder(Struct, frozen=True):
@@ -126,6 +128,8 @@ class Running(Struct, frozen=True):
     processes: tuple[Process, ...]
     throttling: Throttling | Unread
     memory: MemoryLimit | Unread
+    quota_cpus: float | None = None
+    """Of the supervisor's cgroup."""
 
 
 class Host(Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from orchestrator.plan.model import Plan, PlanError
 from orchestrator.plan.solve import PlanRequest, plan
 from orchestrator.preload import libraries
 from orchestrator.status import Status
-from topology.limits import process_affinity
+from topology.limits import process_affinity, read_limits
 from topology.model import Machine, TopologyError
 from topology.sysfs import read_facts, read_machine
 from topology.tree import GZIP, DiskTree, MemoryTree, Tree, open_archive, read_file
@@ -246,4 +246,13 @@ def _running(tree: Tree, status: Status | Unread) -> Running | Unread:
             )
         )
     supervisor = files.ProcessTree(tree, status.pid)
-    return Running(status, tuple(processes), files.throttling(supervisor), files.memory_limit(supervisor))
+    return Running(
+        status, tuple(processes), files.throttling(supervisor), files.memory_limit(supervisor), _quota(supervisor)
+    )
+
+
+def _quota(tree: Tree) -> float | None:
+    try:
+        return read_limits(tree).quota_cpus
+    except TopologyError:
+        return None

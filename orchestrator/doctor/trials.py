@@ -54,7 +54,7 @@ def _taken_apart(printed: bytes, how: str) -> dict[str, Trial | Unread]:
     died = False
     for name in NAMES:
         if name not in results:
-            results[name] = Unread("the trial before it ended the child") if died else Trial(False, how)
+            results[name] = Unread("the trial before it ended the child") if died else Trial(False, how, died=True)
             died = True
     return results
 

@@ -24,7 +24,7 @@ LITTLE_SPACE, HARDLY_SPACE = 2 << 30, 512 << 20
 def quota(host: Host) -> Finding:
     if isinstance(host.machine, Unread):
         return unknown("CPU quota", "cgroup", host.machine)
-    limit = host.machine.quota_cpus
+    limit = host.machine.quota_cpus if isinstance(host.running, Unread) else host.running.quota_cpus
     allowed = sum(cpu.allowed for cpu in host.machine.cpus)
     if limit is None or limit >= allowed:
         found = "none" if limit is None else f"{limit:g} CPUs, no fewer than the {allowed} that may be used"

@@ -110,6 +110,8 @@ def libnuma(host: Host) -> Finding:
         return unknown("libnuma", "memory", host.libnuma)
     if host.libnuma.ok:
         return Finding(check="libnuma", group="memory", level="ok", found=host.libnuma.said)
+    if host.libnuma.died:
+        return _deadly("libnuma", host.libnuma.said)
     several = _nodes(host) > 1
     return Finding(
         check="libnuma",
@@ -128,6 +130,8 @@ def policy(host: Host) -> Finding:
         return unknown(check, "memory", host.memory_policy)
     if host.memory_policy.ok:
         return Finding(check=check, group="memory", level="ok", found=host.memory_policy.said)
+    if host.memory_policy.died:
+        return _deadly(check, host.memory_policy.said)
     several = _nodes(host) > 1
     return Finding(
         check=check,
@@ -139,6 +143,13 @@ def policy(host: Host) -> Finding:
         else "",
         mend="--cap-add SYS_NICE, or a seccomp profile that allows set_mempolicy and migrate_pages" if several else "",
     )
+
+
+def _deadly(check: str, how: str) -> Finding:
+    return Finding(
+        check=check, group="memory", level="broken", found=how, cost="workers end as this child did, at every start",
+        mend="a seccomp profile that allows get_mempolicy and set_mempolicy, or refuses them with an error (SCMP_ACT_ERRNO)",
+    )  # fmt: skip
 
 
 def swap(host: Host) -> Finding:
@@ -175,51 +186,50 @@ def needed(host: Host) -> tuple[int, str] | None:
 
 
 def limit(host: Host) -> Finding:
-    """Of the cgroup, else of the machine, against what the layout needs or what runs."""
+    """Of the cgroup, else of the machine, against what runs or, where nothing does, what the layout needs."""
     check = "memory limit"
     group = host.running.memory if not isinstance(host.running, Unread) else host.memory
-    limited = group.bytes if isinstance(group, MemoryLimit) else None
     if isinstance(group, MemoryLimit) and group.kills:
+        its_limit = "without a limit of its own" if group.bytes is None else f"limit {size(group.bytes)}"
         return Finding(
             check=check, group="memory", level="costs",
-            found=f"{group.kills} killed for want of memory: {group.where}, limit {size(limited or 0)}",
+            found=f"{group.kills} killed for want of memory: {group.where}, {its_limit}",
             cost="each is a worker to start anew and its batch to repeat",
             mend="raise memory.max (MemoryMax=, docker --memory), or plan fewer instances",
         )  # fmt: skip
-    if limited is None:
-        limit_bytes, where = host.total_memory, "this machine"
+    total, available = host.total_memory, host.available_memory
+    if isinstance(group, MemoryLimit) and group.bytes is not None:
+        limited, used, where = group.bytes, group.used_bytes, group.where
+    elif isinstance(total, Unread):
+        return unknown(check, "memory", total)
     else:
-        limit_bytes, where = limited, group.where if isinstance(group, MemoryLimit) else ""
-    if isinstance(limit_bytes, Unread):
-        return unknown(check, "memory", limit_bytes)
-    if (
-        not isinstance(host.running, Unread)
-        and isinstance(group, MemoryLimit)
-        and limited
-        and group.used_bytes is not None
-    ):
-        return _used(check, where, limited, group.used_bytes)
+        limited, used, where = total, None if isinstance(available, Unread) else total - available, "this machine"
+    if isinstance(host.running, Unread) or used is None:
+        return _wanted(check, where, limited, host)
+    return _used(check, where, limited, used)
+
+
+def _wanted(check: str, where: str, limited: int, host: Host) -> Finding:
     need = needed(host)
     if need is None:
         return Finding(
             check=check, group="memory", level="unknown",
-            found=f"{size(limit_bytes)} ({where}); the size of {host.layout.model} is known once the cache has it",
+            found=f"{size(limited)} ({where}); the size of {host.layout.model} is known once the cache has it",
         )  # fmt: skip
     least, how = need
-    found = f"{size(limit_bytes)} ({where}); about {size(least)} needed at least: {how}"
-    level: Level = "broken" if limit_bytes < least else "note" if limit_bytes < 2 * least else "ok"
+    level: Level = "broken" if limited < least else "note" if limited < 2 * least else "ok"
     return Finding(
         check=check,
         group="memory",
         level=level,
-        found=found,
+        found=f"{size(limited)} ({where}); about {size(least)} needed at least: {how}",
         cost={
             "broken": "workers are killed as they load, or while they compute",
             "note": "little is left for large batches: an engine's arena grows with every new shape (onnxruntime issue 9313)",
         }.get(level, ""),
         mend=""
         if level == "ok"
-        else "raise memory.max (MemoryMax=, docker --memory), or --instances with a smaller number",
+        else "raise memory.max (MemoryMax=, docker --memory), or give --instances a smaller number",
     )
 
 

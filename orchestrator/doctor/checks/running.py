@@ -70,10 +70,10 @@ def placement(host: Host) -> Finding | None:
             cost="instances in each other's cores or away from their memory wait for one another",
             mend="whoever moved them (taskset, another supervisor): ps -eo pid,psr,comm; then restart the instance",
         )  # fmt: skip
-    return Finding(
-        check="placement", group="running", level="ok",
-        found=f"{read} of {counted(len(instances), 'instance')} read back from the kernel, each as planned",
-    )  # fmt: skip
+    found = f"{read} of {counted(len(instances), 'instance')} read back from the kernel" + (
+        ", as planned" if read else ""
+    )
+    return Finding(check="placement", group="running", level="ok", found=found)
 
 
 def remote_memory(host: Host) -> Finding | None:

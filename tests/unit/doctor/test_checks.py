@@ -172,6 +172,8 @@ TRIED: list[tuple[str, dict[str, Any], str, str]] = [
     ("affinity", {"affinity": NO}, "broken", "sched_setaffinity"),
     ("memory policy", {}, "ok", "works"),
     ("memory policy", {"memory_policy": NO}, "costs", "--cap-add SYS_NICE"),
+    ("libnuma", {"libnuma": Trial(False, "killed by SIGSYS", died=True)}, "broken", "SCMP_ACT_ERRNO"),
+    ("memory policy", {"memory_policy": Trial(False, "killed by SIGSYS", died=True)}, "broken", "SCMP_ACT_ERRNO"),
     ("libnuma", {"libnuma": Trial(False, "libnuma is not usable")}, "broken", "apt-get install libnuma1"),
     ("AMX", {}, "ok", "works"),
     ("AMX", {"amx": NO}, "costs", "Linux 5.16"),
