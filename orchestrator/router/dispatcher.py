@@ -13,7 +13,7 @@ from typing import Final
 from orchestrator.router.events import QUEUED, Action, Dispatch, Flight, Item, Refuse, Request, Seconds
 from orchestrator.router.instances import Instance, Lane
 from orchestrator.router.ledger import Ledger
-from orchestrator.router.policy import HomeOutlook, leave_to_a_busy_one, prefetch_from, time_to_steal
+from orchestrator.router.policy import HomeOutlook, leave_to_a_busy_one, prefetch_from, time_to_relieve, time_to_steal
 from orchestrator.router.queue import MAX_BATCH
 from orchestrator.router.roster import NO_LANE, Roster
 
@@ -60,17 +60,21 @@ class Dispatcher:
                     self.pump(lane, now, actions)
 
     def feed(self, instance: Instance, now: Seconds, actions: list[Action]) -> None:
-        """An instance has room after a batch: its own lane first, then the others', whose oldest has waited longest first."""
+        """An instance has room after a batch: first for light work that is stuck, then for its own lane's, then for the others',
+        whose oldest has waited longest first."""
         lane = instance.lane
         if lane is None or not instance.serves:
             return
         queue = lane.queue
+        if instance.running is None:
+            self._relieve(instance, now, actions)
         if queue.size:
             self.pump(lane, now, actions)
         if instance.running is not None:
             due = prefetch_from(instance)
             if due <= now and queue.size and queue.has(instance.classes):
-                self._launch(instance, lane, now, actions)
+                if not self._relieve(instance, now, actions):
+                    self._launch(instance, lane, now, actions)
                 due = prefetch_from(instance)
             if due < lane.prefetch_due:
                 lane.prefetch_due = due
@@ -181,10 +185,30 @@ class Dispatcher:
         lane.prefetch_due = due
         if best is None:
             return False
+        if self._relieve(best, now, actions):
+            return True
         self._launch(best, lane, now, actions)
         if best.prefetched is None:  # all of it had expired
             lane.prefetch_due = min(due, best_due)
         return True
+
+    def _relieve(self, helper: Instance, now: Seconds, actions: list[Action]) -> bool:
+        """Gives an instance that has room the light work of a smaller bucket whose homes are all in something heavy."""
+        roster, own = self._roster, helper.lane
+        if not roster.rules.steals or own is None:
+            return False
+        for lane in roster.lanes:
+            if not lane.queue.size or lane.idle or lane is own or lane.homes[0].bucket[1] >= helper.bucket[1]:
+                continue
+            head = lane.queue.oldest(helper.classes)
+            if head is None:
+                continue
+            seconds = time_to_relieve(helper, lane, head, now)
+            if seconds > 0.0:
+                held = len(actions)
+                self._launch(helper, lane, now, actions, seconds=seconds)
+                return len(actions) > held and helper.running is not None
+        return False
 
     def _launch(
         self,

@@ -47,6 +47,14 @@ MARGIN_SECONDS: Final = 0.3e-3
 PREFETCH_SECONDS: Final = 2e-3
 
 
+# What takes a smaller instance more than this many times its own longest is heavy for it. It takes that over only if the home of
+# the heavy is free again within the same time: then no two heavy batches begin together, and somebody can relieve the light.
+PATIENCE: Final = 10.0
+# Light work whose homes are in something heavy is relieved if it would still wait for this many times what it takes.
+# Both by simulation (1x2, int8, mixed, 16 in flight): p99 of short 36 to 17 ms, throughput -1 %, p99 of long +4 %.
+RELIEF: Final = 4.0
+
+
 class HomeOutlook(msgspec.Struct, frozen=True):
     """When the homes of a lane that serve will have time for what waits in it."""
 
@@ -82,16 +90,31 @@ def time_to_steal(thief: Instance, lane: Lane, item: Item, outlook: HomeOutlook,
     """How many seconds of work the idle `thief` may take over from `lane`, beginning with `item`; 0 = it should not.
 
     A larger instance is measured against the time when home would be through with all that waits. A smaller one, whose
-    short sequences would wait behind what it takes, only against the time when home would be through with this one.
+    short sequences would wait behind what it takes, only against the time when home would be through with this one; and
+    it takes nothing heavy while nobody could relieve them soon (PATIENCE).
     """
     if outlook.free_at == inf:
         return inf
     alone = thief.predictor.seconds(item.length, 1)
+    if 0 < thief.bucket[1] < item.length:
+        patience = PATIENCE * thief.predictor.seconds(thief.bucket[1], 1)
+        if alone > patience and outlook.free_at - now > patience:
+            return 0.0
     end = outlook.free_at + quickest(lane, item.length)
     if thief.bucket[1] >= lane.homes[0].bucket[1]:
         end = max(end, outlook.through_at)
     spare = end - now - MARGIN_SECONDS - MARGIN_SHARE * alone
     return spare if spare > alone else 0.0
+
+
+def time_to_relieve(helper: Instance, lane: Lane, item: Item, now: Seconds) -> Seconds:
+    """How many seconds of light work `helper` should take from a smaller bucket's lane before it turns to its own; 0 = none.
+
+    `helper` has room now, or will have it when what it runs is done. Homes are in something heavy that they took over.
+    """
+    alone = helper.predictor.seconds(item.length, 1)
+    waits = HomeOutlook.of(lane, now).free_at - helper.free_at(now)
+    return RELIEF * alone if waits > RELIEF * alone else 0.0
 
 
 def earliest_finish(lanes: list[Lane], length: int, flow: int | None, priority: int, now: Seconds) -> Seconds:
