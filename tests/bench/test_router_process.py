@@ -1,6 +1,6 @@
-"""What does a request cost in the router process, sockets and their thread included?
+"""What does a request cost in the router process, sockets included?
 
-Fake workers answer at once from this process, so the figure is the router's own: CPU seconds that the kernel charged to its
+Fake workers answer at once over lanes from this process, so the figure is the router's own: CPU seconds that the kernel charged to its
 process (/proc/PID/stat) over the requests it settled, at 32 single-sequence requests in flight. Run with
 `pytest tests/bench/test_router_process.py -s`; the target is 45 µs.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import selectors
 import socket
 import struct
 import subprocess
@@ -21,12 +22,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import zmq
 
 from orchestrator.plan.model import Bucket, Housekeeping, InstanceName, Plan, PlannedInstance
 from orchestrator.router.spec import RouterSpec
+from workers import lane, wire
 from workers import spec as messages
-from workers import wire
 from workers.channel import Lines, encode
 
 IN_FLIGHT = 32
@@ -54,7 +54,9 @@ def router(tmp_path: Path) -> Iterator[tuple[int, RouterSpec]]:
         [],
         [],
     )
-    spec = RouterSpec(f"ipc://{tmp_path}/front", f"ipc://{tmp_path}/back", plan, {}, [], 1.0)
+    spec = RouterSpec(
+        f"ipc://{tmp_path}/front", f"ipc://{tmp_path}/back", plan, {}, [], 1.0, f"unix://{tmp_path}/local"
+    )
     ours, theirs = socket.socketpair()
     with ExitStack() as stack:
         stack.enter_context(ours)
@@ -77,19 +79,21 @@ def router(tmp_path: Path) -> Iterator[tuple[int, RouterSpec]]:
 def test_cpu_per_request_at_32_in_flight(router: tuple[int, RouterSpec]) -> None:
     pid, spec = router
     rng = random.Random(1)
-    with zmq.Context() as context, ExitStack() as stack:
-        poller = zmq.Poller()
-        workers = []
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+
+        def connect(who: bytes) -> lane.Lane:
+            one = lane.connect(spec.local, who)
+            assert one is not None
+            stack.callback(one.close)
+            selector.register(one.fileno(), selectors.EVENT_READ, one)
+            return one
+
         for name in ("short-0", "long-0"):
-            worker = stack.enter_context(context.socket(zmq.DEALER))
-            worker.setsockopt(zmq.ROUTING_ID, f"{name}#1".encode())
-            worker.connect(spec.back)
-            worker.send(wire.encode_json(wire.HELLO, wire.Hello(name, 1, 512, os.getpid())))
-            workers.append(worker)
-            poller.register(worker, zmq.POLLIN)
-        client = stack.enter_context(context.socket(zmq.DEALER))
-        client.connect(spec.front)
-        poller.register(client, zmq.POLLIN)
+            worker = connect(lane.as_worker(f"{name}#1".encode()))
+            worker.put(wire.encode_json(wire.HELLO, wire.Hello(name, 1, 512, os.getpid())))
+            assert worker.flush()
+        client = connect(lane.as_client("a benchmark"))
         submitted = answered = batches = 0
         started = cpu = 0.0
         deadline = time.monotonic() + LIMIT_SECONDS
@@ -98,32 +102,32 @@ def test_cpu_per_request_at_32_in_flight(router: tuple[int, RouterSpec]) -> None
             nonlocal submitted
             submitted += 1
             length = rng.randint(10, 34)
-            client.send(wire.encode_submit(submitted, [length], bytes(4 * length), timeout_ms=60_000))
+            client.put(wire.encode_submit(submitted, [length], bytes(4 * length), timeout_ms=60_000))
 
         for _ in range(IN_FLIGHT):
             submit()
+        assert client.flush()
         while answered < WARM_UP + REQUESTS:
             assert time.monotonic() < deadline, f"only {answered} requests in {LIMIT_SECONDS} s"
-            for source, _ in poller.poll(1000):
-                if source is client:
-                    while client.get(zmq.EVENTS) & zmq.POLLIN:
-                        frames = client.recv_multipart()
-                        assert wire.kind_of(frames[0]) == wire.RESULT
+            for key, _ in selector.select(1):
+                for frame, rows in key.data.receive():
+                    if key.data is client:
+                        assert rows is not None
+                        assert wire.kind_of(frame) == wire.RESULT
                         answered += 1
                         if answered == WARM_UP:
                             started, cpu, batches = time.monotonic(), cpu_seconds(pid), 0
                         submit()
-                else:
-                    frame = source.recv()
-                    if wire.kind_of(frame) != wire.BATCH:
-                        continue
-                    batch = wire.decode_batch(frame)
-                    n = len(batch.lengths)
-                    batches += 1
-                    meta = wire.encode_batch_result(
-                        batch.batch_id, [len(ROW)] * n, width=384, infer_us=100, per_token=False
-                    )
-                    source.send_multipart((meta, ROW * n))
+                    elif wire.kind_of(frame) == wire.BATCH:
+                        batch = wire.decode_batch(frame)
+                        n = len(batch.lengths)
+                        batches += 1
+                        meta = wire.encode_batch_result(
+                            batch.batch_id, [len(ROW)] * n, width=384, infer_us=100, per_token=False
+                        )
+                        key.data.put(meta, ROW * n)
+                while not key.data.flush():
+                    pass  # the router reads: it is what is measured
         used, seconds = cpu_seconds(pid) - cpu, time.monotonic() - started
     figures = {
         "cpu_us_per_request": round(used / (answered - WARM_UP) * 1e6, 1),
