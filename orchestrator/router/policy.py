@@ -110,8 +110,12 @@ def time_to_steal(thief: Instance, lane: Lane, item: Item, outlook: HomeOutlook,
 def time_to_relieve(helper: Instance, lane: Lane, item: Item, now: Seconds) -> Seconds:
     """How many seconds of light work `helper` should take from a smaller bucket's lane before it turns to its own; 0 = none.
 
-    `helper` has room now, or will have it when what it runs is done. Homes are in something heavy that they took over.
+    `helper` has room now, or will have it when what it runs is done. Only where the homes are all in something that they took over:
+    homes that are busy with their own are not stuck, and a full bucket must not starve the larger ones.
     """
+    for home in lane.homes:
+        if home.serves and (home.running is None or home.running.home):
+            return 0.0
     alone = helper.predictor.seconds(item.length, 1)
     waits = HomeOutlook.of(lane, now).free_at - helper.free_at(now)
     return RELIEF * alone if waits > RELIEF * alone else 0.0
