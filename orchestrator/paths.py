@@ -40,19 +40,19 @@ def cache_folder(chosen: str | None, environment: Mapping[str, str]) -> Path:
 def log_folder(chosen: str | None, environment: Mapping[str, str], uid: int, runtime: Path) -> Path:
     """The folder of log files: the option, $ORCHESTRATOR_LOG_DIR, systemd's $LOGS_DIRECTORY, else the user's own for state.
 
-    There an orchestrator whose runtime folder is not the usual one has a folder of its own.
-    Source: XDG Base Directory Specification 0.8, XDG_STATE_HOME.
+    Where the runtime folder is not the usual one it is `log` in there: several orchestrators do not meet, and what was tried in
+    a temporary folder goes with it. Source: XDG Base Directory Specification 0.8, XDG_STATE_HOME.
     """
     named = chosen or environment.get("ORCHESTRATOR_LOG_DIR") or environment.get("LOGS_DIRECTORY", "").split(":")[0]
     if named:
         return Path(named).absolute()
-    if uid == 0:
-        own = Path("/var/log/orchestrator")
-    else:
-        base = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-        own = Path(base) / "orchestrator" / "log"
     usual = runtime_folder(None, {"XDG_RUNTIME_DIR": environment.get("XDG_RUNTIME_DIR", "")}, uid)
-    return own if runtime == usual else own / str(runtime).strip("/").replace("/", "-")
+    if runtime != usual:
+        return runtime / "log"
+    if uid == 0:
+        return Path("/var/log/orchestrator")
+    base = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "orchestrator" / "log"
 
 
 def point_to_logs(runtime: Path, folder: Path) -> None:

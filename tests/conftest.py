@@ -42,11 +42,10 @@ class System:
         self.log = runtime.parent / f"{runtime.name}.log"
         self.errors = self.log.open("wb")
         # Tests run beside one another, and beside whatever serves on this machine: each has the cores for itself.
-        self.logs = runtime.parent / f"{runtime.name}-logs"
+        self.logs = runtime / "log"
         world = {
             **os.environ,
             "ORCHESTRATOR_CLAIM_SCOPE": str(runtime)[-60:],
-            "ORCHESTRATOR_LOG_DIR": str(self.logs),
             **environment,
         }
         self.process = subprocess.Popen(

@@ -18,8 +18,8 @@ from workers.said import MARK, Said
 
 Seconds = float
 
-LINES_PER_SECOND: Final = 2000.0
-MOST_AT_ONCE: Final = 8000.0
+LINES_PER_SECOND: Final = 5000.0
+MOST_AT_ONCE: Final = 10_000.0
 """Lines: what a start, a traceback of every thread or a busy second may bring."""
 BYTES_PER_SECOND: Final = 16 << 20
 """What is read of one child's pipe at most: about a hundredth of a core goes into dropping it."""

@@ -37,8 +37,9 @@ instances:
   - {name: short, max_seqlen: 32, cores: 1}
   - {name: long, cores: 1}
 """
-ENDED = {"lock"}
-"""What may lie in the runtime folder once the orchestrator has stopped: the lock must not be removed, or two could hold it."""
+ENDED = {"lock", "log", "logs"}
+"""What may lie in the runtime folder once the orchestrator has stopped: the lock must not be removed, or two could hold it;
+the log files and the link to them are for whoever wants to know what happened."""
 
 
 def main() -> int:
