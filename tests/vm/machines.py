@@ -37,7 +37,7 @@ class Shape:
 
 SHAPES = {
     "two-sockets": Shape(
-        "2 sockets × 2 cores × 2 threads, a node each", ("topology", "placement", "limits", "ladder", "unit")
+        "2 sockets × 2 cores × 2 threads, a node each", ("topology", "placement", "limits", "ladder", "unit", "boot")
     ),
     "four-nodes": Shape(
         "2 sockets × 4 cores × 2 threads, two nodes each", ("topology", "placement"), cores=4, nodes_per_socket=2,
@@ -85,5 +85,5 @@ def qemu(shape: Shape, image: Image, project: str, out: str, proofs: list[str]) 
         "-virtfs", f"local,path={image.model},mount_tag=model,security_model=none,readonly=on,multidevs=remap",
         "-virtfs", f"local,path={out},mount_tag=out,security_model=none,multidevs=remap",
         "-serial", f"file:{out}/console", "-serial", "stdio",
-        "-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot",
+        "-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-nic", "none",
     ]  # fmt: skip

@@ -23,7 +23,20 @@ WIDTH = 32
 """Floats in a row of the model."""
 CACHE = "/var/cache/proofs/artefacts"
 READY_SECONDS = 600
+AFTER_BOOT = Path("/var/lib/proofs")
+"""Holds what goes on after a boot: `next` the proof, `failures` what has failed before."""
+REBOOT = 75
+"""Exit status that asks for a boot."""
 failures: list[str] = []
+
+
+class Reboot(Exception):
+    """The proof goes on in another one, after a boot."""
+
+
+def reboot(then: str) -> None:
+    """Ends the proofs here; after a boot the proof `then` goes on. So it has to be the last."""
+    raise Reboot(then)
 
 
 def check(what: str, held: bool, found: object = "") -> None:
@@ -81,13 +94,13 @@ class Running:
         return ran(*PROGRAM, "down", "--runtime-dir", self._runtime).returncode
 
 
-def embed(endpoint: str, text: str) -> tuple[list[float], str]:
+def embed(endpoint: str, text: str, timeout: float = 120) -> tuple[list[float], str]:
     request = urllib.request.Request(
         f"{endpoint}/embed",
         json.dumps({"inputs": text, "truncate": True}).encode(),
         {"content-type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
         return json.load(answer)[0], answer.headers["x-instance"]
 
 
