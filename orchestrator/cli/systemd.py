@@ -196,7 +196,8 @@ def _program_given(text: str) -> str:
 def _code_folders(words: Sequence[str]) -> list[str]:
     """Where the program, its interpreter and its packages lie."""
     packages = [str(Path(each.__path__[0]).parent) for each in (topology, workers)]
-    return [words[0], sys.prefix, sys.base_prefix, *packages]
+    interpreters = [sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix)]  # a version's folder may be a link
+    return [words[0], *interpreters, *packages]
 
 
 def _model_folder(layout: Layout) -> list[str]:
