@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if not args.sysroot.exists():
+    if not os.path.exists(args.sysroot):  # noqa: PTH110 (Path.exists raises where a folder above may not be entered)
         raise CommandError(
             f"--sysroot {args.sysroot}: no such file or directory; name the root of a captured tree", USAGE
         )

@@ -262,6 +262,16 @@ def _value(tree: Tree, path: str, key: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def cpus_of_threads(tree: Tree) -> frozenset[int] | None:
+    """The CPUs that any thread of `proc/self` may run on; None where that cannot be read."""
+    found: set[int] = set()
+    for thread in names(tree, "proc/self/task"):
+        content = text(tree, f"proc/self/task/{thread}/status")
+        line = re.search(r"^Cpus_allowed_list:\s*(\S+)", content, re.MULTILINE) if isinstance(content, str) else None
+        found |= (_cpus(line[1]) or frozenset()) if line else frozenset()
+    return frozenset(found) or None
+
+
 def swapped_bytes(tree: Tree) -> int:
     """VmSwap of `proc/self`; 0 where it has none."""
     content = text(tree, "proc/self/status")

@@ -112,6 +112,8 @@ class Process(Struct, frozen=True):
     kind: Literal["supervisor", "router", "gateway", "worker"]
     open_files: tuple[int, int] | None = None
     """RLIMIT_NOFILE, soft and hard."""
+    cpus: frozenset[int] | None = None
+    """On which its threads may run, all together, just now."""
     swapped_bytes: int = 0
     pages_by_node: Mapping[int, int] | None = None
     """Bytes of its anonymous memory on each node; None where numa_maps cannot be read."""

@@ -175,7 +175,10 @@ def _nearest(path: Path) -> Path:
 
 
 def _folder(path: Path) -> Folder:
-    there = _nearest(path)
+    try:
+        there = _nearest(path)
+    except OSError as error:  # a folder above it that this user may not enter
+        return Folder(str(path), f"{error.strerror} for user {os.getuid()}")
     if not there.is_dir():
         return Folder(str(path), f"{there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -240,6 +243,7 @@ def _running(tree: Tree, status: Status | Unread) -> Running | Unread:
                 pid=pid,
                 kind=kind,
                 open_files=None if isinstance(limits, Unread) else limits,
+                cpus=files.cpus_of_threads(own) if kind == "worker" else None,
                 swapped_bytes=files.swapped_bytes(own),
                 pages_by_node=files.anonymous_by_node(own) if kind == "worker" else None,
                 preload=files.preload_of(own),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from orchestrator.config.words import counted
+from orchestrator.config.words import counted, cpus_in_words
 from orchestrator.doctor.finding import Finding, unknown
 from orchestrator.doctor.host import Host, Unread
 from orchestrator.doctor.words import share, size
@@ -63,6 +63,12 @@ def placement(host: Host) -> Finding | None:
         for each in instances
         if each.verified is not None and not each.verified.matches_plan
     ]
+    now = {each.name: each.cpus for each in host.running.processes}
+    told = {each.name for each in instances if each.verified is not None and not each.verified.matches_plan}
+    for each in instances:  # what the supervisor has read back may be some seconds old
+        stray = (now.get(each.name) or frozenset()) - set(each.cpus)
+        if stray and each.name not in told:
+            astray.append(f"{each.name}: its threads may run on {cpus_in_words(stray)}, outside the plan")
     read = sum(each.verified is not None for each in instances)
     if astray:
         return Finding(

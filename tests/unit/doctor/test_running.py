@@ -73,6 +73,8 @@ CASES: list[tuple[str, Running, str, str]] = [
         running(status(verified=verified(matches_plan=False, notes=["thread 9 may run on CPU [3], outside the plan"]))),
         "costs", "thread 9 may run on CPU [3]",
     ),
+    ("placement", running(status(), worker(cpus=frozenset({0, 1}))), "ok", "as planned"),
+    ("placement", running(status(), worker(cpus=frozenset({1, 7}))), "costs", "its threads may run on CPU 7, outside the plan"),
     ("remote memory", running(status(), worker(pages_by_node={0: 99, 1: 1})), "ok", "short-0 1.0 %"),
     ("remote memory", running(status(), worker(pages_by_node={0: GIB, 1: GIB})), "costs", "1.0 GiB of 2.0 GiB (50 %) not on node [0]"),
     ("remote memory", running(status(), worker(pages_by_node=None)), "unknown", "numa_maps"),
@@ -117,6 +119,8 @@ def test_another_process_has_its_own_limits_and_environment() -> None:
         {
             "proc/12/limits": "Max open files            1024     2048     files\n",
             "proc/12/environ": "A=1\0LD_PRELOAD=/l/libjemalloc.so.2\0B=2",
+            "proc/12/task/12/status": "Cpus_allowed:\t3\nCpus_allowed_list:\t0-1\n",
+            "proc/12/task/15/status": "Cpus_allowed_list:\t4\n",
             "proc/12/status": "Name: x\nVmSwap:\t    12 kB\n",
             "proc/self/limits": "Max open files            7     7     files\n",
         },
@@ -126,4 +130,6 @@ def test_another_process_has_its_own_limits_and_environment() -> None:
     assert files.open_files(own) == (1024, 2048)
     assert files.preload_of(own) == "/l/libjemalloc.so.2"
     assert files.swapped_bytes(own) == 12 * 1024
+    assert files.cpus_of_threads(own) == {0, 1, 4}
+    assert files.cpus_of_threads(files.ProcessTree(tree, 13)) is None
     assert files.preload_of(files.ProcessTree(tree, 13)) == ""
