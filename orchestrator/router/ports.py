@@ -14,6 +14,7 @@ from __future__ import annotations
 import select
 import socket
 import stat
+import time
 from itertools import count
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -21,6 +22,7 @@ from typing import Final, Literal, Protocol
 import zmq
 
 from workers.lane import CLIENT, SCHEME, WORKER, Lane, LaneClosed, path_of
+from workers.said import say
 from workers.wire import Buffer
 
 BURST: Final = 64
@@ -38,6 +40,7 @@ _LARGEST_MESSAGE: Final = 128 << 20
 _LARGE_ROWS: Final = 1 << 16
 """From here on pyzmq hands rows over without a copy; below, the copy is cheaper than the bookkeeping."""
 _LINGER_MS: Final = 500
+_ACCEPT_AGAIN_SECONDS: Final = 0.5
 _IN, _OUT, _BROKEN = select.EPOLLIN, select.EPOLLOUT, select.EPOLLERR | select.EPOLLHUP
 
 _NOWAIT: Final = zmq.NOBLOCK
@@ -96,6 +99,8 @@ class Ports:
         self._unflushed: dict[bytes, Peer] = {}
         """Clients with answers that are not handed over yet."""
         self._serial = count(1)
+        self._accept_from = 0.0
+        """Monotonic seconds; later than now where no descriptor was left for another connection."""
 
     # ---- life ---------------------------------------------------------------------------------------------------
 
@@ -142,6 +147,9 @@ class Ports:
     def wait(self, seconds: float) -> bool:
         """Hands every message that has come to the handler, waiting at most so long for the first. True: the channel has something."""
         self._flush_clients()
+        if self._accept_from and time.monotonic() >= self._accept_from:
+            self._accept_from = 0.0
+            self._epoll.register(self._listener.fileno(), _IN)
         if self._back_due:
             self._read_back()
         if self._front_due:
@@ -175,7 +183,13 @@ class Ports:
                 end, _ = self._listener.accept()
             except BlockingIOError:
                 return
-            except OSError:  # no descriptor is left, or the peer has hung up already: it tries again, and so do we
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                # Mostly no descriptor is left. The listener stays readable, and looking at it at once would be all we do.
+                self._epoll.unregister(self._listener.fileno())
+                self._accept_from = time.monotonic() + _ACCEPT_AGAIN_SECONDS
+                say(f"takes no new connection for {_ACCEPT_AGAIN_SECONDS:g} s: {error.strerror}", level="warning")
                 return
             peer = Peer(Lane(end, CHUNK))
             self._peers[end.fileno()] = peer

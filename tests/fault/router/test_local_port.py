@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -192,3 +193,21 @@ def test_the_socket_of_a_killed_router_is_taken_over(start_router: Start, rows_o
     assert Path(first.local.removeprefix("unix://")).is_socket()
     second = start_router()
     served(second.lane(GATEWAY), second.lane_worker("short-0"), rows_of)
+
+
+def test_without_descriptors_those_who_are_there_are_served_and_others_as_soon_as_there_are_some(
+    start_router: Start, rows_of: Any
+) -> None:
+    router = start_router()
+    gateway, worker = router.lane(GATEWAY), router.lane_worker("short-0")
+    served(gateway, worker, rows_of)
+    pid = router.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(list(Path(f"/proc/{pid}/fd").iterdir())), before[1]))
+    late = router.lane(as_client("gateway-1"))
+    late.submit(1, [5, 6])
+    for number in range(2, 50):
+        served(gateway, worker, rows_of, number)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    worker.answer(worker.take())
+    assert rows_of(late.result()) == [(11.0, 2.0)]
