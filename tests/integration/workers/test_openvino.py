@@ -75,6 +75,31 @@ def test_a_batch_that_cannot_be_written_to_or_lies_in_steps_is_answered_like_any
     np.testing.assert_array_equal(engine.run(message, steps, None), expected)
 
 
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 24, 33])
+def test_texts_that_are_filled_up_to_full_steps_have_the_answers_that_they_have_alone(
+    model: Prepared, tmp_path: Path, length: int
+) -> None:
+    """A row per text and a row per token, at lengths on both sides of a step."""
+    from workers.engines.openvino import load
+
+    ids = np.random.default_rng(length).integers(5, 5000, (2, length), dtype=np.int32)
+    mask = np.ones_like(ids)
+    mask[1, (length + 1) // 2 :] = 0
+    for artefact in (model.artefact, prepare(None, task="feature-extraction", cache=tmp_path).artefact):
+        rows = load(spec(artefact, engine="openvino")).run(ids, mask, None)
+        exact = plain.load(spec(artefact)).run(ids, mask, None)
+        assert rows.shape == exact.shape
+        assert rows.flags.c_contiguous
+        kept = mask.astype(bool) if artefact.per_token else np.array([True, True])
+        np.testing.assert_allclose(rows[kept], exact[kept], atol=1e-5)
+
+
+def test_a_text_is_never_filled_beyond_the_positions_of_the_model() -> None:
+    from workers.engines.openvino import missing_tokens
+
+    assert [missing_tokens(length, 50) for length in (1, 16, 17, 47, 48, 49, 50)] == [15, 0, 15, 1, 0, 1, 0]
+
+
 def test_an_answer_is_not_overwritten_by_the_next_batch(model: Prepared) -> None:
     from workers.engines.openvino import load
 
