@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from orchestrator.cli.bar import Bar
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
 from orchestrator.cli.options import add_cache_dir, as_declared, cache_dir
 from orchestrator.config.schema import Precision, option
@@ -18,6 +19,7 @@ from orchestrator.models import ModelError, prepare
 from orchestrator.models.calibration import texts_of
 from orchestrator.models.choose import Choice, Wish, why_not
 from orchestrator.models.optimize import Tuned, tune
+from orchestrator.models.progress import Step
 from orchestrator.models.variants import LENGTHS, Variant
 
 SHORT, MIDDLE = 32, 128
@@ -26,7 +28,7 @@ FEWEST_TEXTS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=option("model").help)
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=option("model").help)
     parser.add_argument("--task", metavar="T", help=option("task").help)
     parser.add_argument("--precision", choices=get_args(Precision), default="auto", help=option("precision").help)
     parser.add_argument(
@@ -51,10 +53,10 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"--out {args.out}: it exists; name a directory that does not, or remove it", USAGE)
     wish = Wish(args.precision, "auto", args.min_cosine)
     try:
-        prepared = prepare(args.model, task=args.task, cache=cache_dir(args))
-        tuned = tune(
-            prepared, cache_dir(args), wish, calibration, lambda line: print(line, file=sys.stderr, flush=True)
-        )
+        with Bar(sys.stderr, wanted=not args.json) as bar:
+            bar.show(Step("fp32: reading, building and checking"))
+            prepared = prepare(args.model, task=args.task, cache=cache_dir(args))
+            tuned = tune(prepared, cache_dir(args), wish, calibration, bar.say, bar.show)
         choices = {span: tuned.choose(*span) for span in _ranges(prepared.status.max_seqlen)}
     except ModelError as error:
         raise CommandError(str(error), UNWORKABLE if error.unworkable else FAILED) from None

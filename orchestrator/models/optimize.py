@@ -23,12 +23,13 @@ from typing import IO
 import msgspec
 
 from orchestrator.allocators import without_allocators
-from orchestrator.models import variants
+from orchestrator.models import progress, variants
 from orchestrator.models.cache import Cache
 from orchestrator.models.choose import Choice, NoVariantError, Wish, choose
 from orchestrator.models.errors import ModelError
 from orchestrator.models.manifest import GRAPH
 from orchestrator.models.preparation import Prepared, cpu_features
+from orchestrator.models.progress import Show, unseen
 from orchestrator.models.variants import Engine, Precision, Study, Task, Variant
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,18 @@ class Tuned:
             ) from None
 
 
-def tune(prepared: Prepared, cache: Path, wish: Wish, calibration: Sequence[str] | None, say: Say) -> Tuned:
-    """The study that the wish needs. ModelError if something that was asked for by name cannot be had."""
+def tune(
+    prepared: Prepared,
+    cache: Path,
+    wish: Wish,
+    calibration: Sequence[str] | None,
+    say: Say,
+    show: Show = unseen,
+) -> Tuned:
+    """The study that the wish needs. ModelError if something that was asked for by name cannot be had.
+
+    `say` takes lines for people, `show` how far the making of a study is.
+    """
     features, tools = cpu_features(), installed()
     if prepared.artefact.pixels is not None:
         return _of_images(prepared, wish, calibration, features, tools, cache.absolute())
@@ -96,7 +107,7 @@ def tune(prepared: Prepared, cache: Path, wish: Wish, calibration: Sequence[str]
             if study is None:
                 say(f"model {prepared.status.id}: trying {', '.join(f'{p} on {e}' for p, e in wanted)} on this CPU")
                 try:
-                    study = _made(task, say)
+                    study = _made(task, say, show)
                 except StudyError as error:
                     if wish.precision != "auto" or wish.engine != "auto":
                         raise ModelError(
@@ -232,7 +243,7 @@ def _write(path: Path, study: Study) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def _made(task: Task, say: Say) -> Study:
+def _made(task: Task, say: Say, show: Show) -> Study:
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestrator.models.study"],
         stdin=subprocess.PIPE,
@@ -243,7 +254,7 @@ def _made(task: Task, say: Say) -> Study:
     with process:
         assert process.stderr is not None
         last: list[str] = []
-        listener = threading.Thread(target=_relay, args=(process.stderr, say, last), daemon=True)
+        listener = threading.Thread(target=_relay, args=(process.stderr, say, show, last), daemon=True)
         listener.start()
         try:
             assert process.stdin is not None
@@ -271,8 +282,11 @@ def _made(task: Task, say: Say) -> Study:
         raise StudyError(f"it wrote no study: {error}") from None
 
 
-def _relay(lines: IO[bytes], say: Say, last: list[str]) -> None:
+def _relay(lines: IO[bytes], say: Say, show: Show, last: list[str]) -> None:
     for raw in lines:
+        if (step := progress.decode(raw)) is not None:
+            show(step)
+            continue
         line = raw.decode("utf-8", "replace").rstrip()
         if line:
             last[:] = [*last[-20:], line]

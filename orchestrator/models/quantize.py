@@ -20,7 +20,7 @@ On CPUs without VNNI (and without Arm's dot product) the products add pairs of u
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,9 +185,23 @@ def plain(graph: Graph, bits: int) -> dict[str, Treatment]:
     return {site.value: Treatment(*quantise_weight(_matrix(graph, site), bits)) for site in graph.sites()}
 
 
-def calibrated(graph: Graph, seen: Mapping[str, Sequence[np.ndarray]], bits: int) -> dict[str, Treatment]:
-    """The best treatment of each site. `seen`: by value, one array [tokens, inputs] per call, as `activations` gives them."""
-    return {site.value: _treat(_matrix(graph, site), seen[site.value], bits, site) for site in graph.sites()}
+def calibrated(
+    graph: Graph,
+    seen: Mapping[str, Sequence[np.ndarray]],
+    bits: int,
+    on_site: Callable[[int, int], None] | None = None,
+) -> dict[str, Treatment]:
+    """The best treatment of each site. `seen`: by value, one array [tokens, inputs] per call, as `activations` gives them.
+
+    `on_site` is told after each site how many of how many are done.
+    """
+    sites = graph.sites()
+    treatments: dict[str, Treatment] = {}
+    for site in sites:
+        treatments[site.value] = _treat(_matrix(graph, site), seen[site.value], bits, site)
+        if on_site is not None:
+            on_site(len(treatments), len(sites))
+    return treatments
 
 
 def _matrix(graph: Graph, site: Site) -> np.ndarray:

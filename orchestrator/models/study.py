@@ -30,6 +30,7 @@ from orchestrator.models.errors import ModelError
 from orchestrator.models.manifest import Manifest
 from orchestrator.models.openvino_form import openvino_form
 from orchestrator.models.preparation import cpu_features
+from orchestrator.models.progress import Step, encode
 from orchestrator.models.variants import (
     LENGTHS,
     MIN_COSINE,
@@ -53,6 +54,12 @@ SHARES_LEFT_EXACT = (0.0, 0.1, 0.25)
 TURNS = 7
 LONGEST_TURN_SECONDS = 6.0
 """Of all variants at one length: a model of seconds per text is measured fewer times."""
+
+
+def show(step: Step) -> None:
+    """To whoever started this process."""
+    sys.stderr.buffer.write(encode(step) + b"\n")
+    sys.stderr.buffer.flush()
 
 
 def main() -> int:
@@ -84,6 +91,7 @@ def make(task: Task) -> Study:
         )
     texts = tuple(task.calibration) if task.calibration is not None else CALIBRATION
     maker = _Maker(task, store, manifest, texts)
+    show(Step("fp32: computing the answers"))
     exact = accuracy.answers(maker.engine("fp32", "onnxruntime", task.base), maker.evaluation, manifest)
     made: list[tuple[Variant, Runner | None]] = []
     for precision, engine in [("fp32", "onnxruntime"), *task.wanted]:
@@ -185,16 +193,22 @@ class _Maker:
         return digest_files(folder, parts, self._store.index)
 
     def _compare(self, precision: Precision, engine: Engine, folder: Path, exact: Sequence[np.ndarray]) -> Accuracy:
+        show(Step(f"{precision}: comparing with fp32"))
         return accuracy.compare(exact, load(self._artefact(precision, engine, folder)), self.evaluation, self._manifest)
 
     def _quantise(self, folder: Path, exact: Sequence[np.ndarray]) -> Accuracy:
         """Writes int8 with as few products left in fp32 as the bar allows: the sites of the largest error go first."""
         graph = quantize.Graph(self._base / manifests.GRAPH)
         bits = quantize.weight_bits(cpu_features())
-        treatments = quantize.calibrated(graph, quantize.activations(graph, self._feeds()), bits)
+        show(Step("int8: computing what the products read"))
+        seen = quantize.activations(graph, self._feeds())
+        treatments = quantize.calibrated(
+            graph, seen, bits, lambda done, total: show(Step("int8: rounding weights", done, total))
+        )
         worst = sorted(treatments, key=lambda value: -treatments[value].error)
         for share in SHARES_LEFT_EXACT:
             left = set(worst[: round(share * len(worst))])
+            show(Step("int8: writing and comparing"))
             quantize.write(graph, {value: one for value, one in treatments.items() if value not in left}, folder)
             found = self._compare("int8", "onnxruntime", folder, exact)
             if found.shortfall(MIN_COSINE) is None:
@@ -270,9 +284,8 @@ def timed(
     """Of each variant at each length: all in turns, so that what else this machine does hits them alike."""
     random = np.random.default_rng(11)
     found: list[list[Timing]] = [[] for _ in runners]
-    for length in (
-        length for length in LENGTHS if length <= min(manifest.positions, max(task.own_max_seqlen, LENGTHS[-1]))
-    ):
+    lengths = [length for length in LENGTHS if length <= min(manifest.positions, max(task.own_max_seqlen, LENGTHS[-1]))]
+    for number, length in enumerate(lengths):
         ids = random.integers(0, manifest.vocab_size, (1, length), dtype=np.int32)
         if manifest.head is not None and manifest.head.asked_id is not None:
             ids[0, length // 2] = manifest.head.asked_id
@@ -280,6 +293,7 @@ def timed(
         seconds: list[list[float]] = [[] for _ in runners]
         began = time.perf_counter()
         for turn in range(TURNS + 1):
+            show(Step("timing", number * (TURNS + 1) + turn, len(lengths) * (TURNS + 1)))
             for place, runner in enumerate(runners):
                 repeats = 1 if turn == 0 or length > LENGTHS[0] else 5
                 runner.run(ids, mask, types)

@@ -51,6 +51,8 @@ def test_the_table_has_every_variant_with_its_figures_and_what_it_serves(run, mo
     assert "fp32 on onnxruntime" in table
     assert "no: not asked for" in table
     assert "making and comparing" in progress
+    assert "@step" not in progress
+    assert "\r" not in progress
     assert sorted(path.name for path in out.iterdir()) == ["int8-onnxruntime", "study.json"]
     assert (out / "int8-onnxruntime" / "model.onnx").is_file()
     assert list(tmp_path.iterdir()) == [out]
@@ -66,6 +68,14 @@ def test_json_is_one_document_with_the_choice_of_each_range(run, model, calibrat
     assert {one["precision"] for one in found["choices"]} == {"int8"}
     assert Path(found["choices"][0]["artefact"]).is_dir()
     assert found["study"]["variants"][1]["accuracy"]["mean_cosine"] > 0.99
+
+
+def test_without_a_name_it_is_the_default_model_and_no_terminal_sees_no_bar(run) -> None:  # type: ignore[no-untyped-def]
+    code, document, progress = run("optimize", "--precision", "fp32", "--json")
+    assert code == 0, progress
+    assert json.loads(document)["study"]["model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert "\x1b" not in progress
+    assert "@step" not in progress
 
 
 @pytest.mark.parametrize(
