@@ -21,7 +21,7 @@ from orchestrator.listening import ListenError, Listening, Said, listen, passed
 from orchestrator.logs.journal import Journal
 from orchestrator.paths import PathError, claim_runtime_folder, point_to_logs
 from orchestrator.status import Status
-from orchestrator.supervisor.runner import StartError, Supervisor
+from orchestrator.supervisor.life import StartError, Supervisor
 from orchestrator.supervisor.sdnotify import Notifier, scrub_environment
 
 STILL_STARTING_SECONDS = 600

@@ -17,7 +17,7 @@ from orchestrator.listening import Listening
 from orchestrator.plan.model import PlannedInstance
 from orchestrator.router.spec import RouterSpec
 from orchestrator.supervisor.core import Timing
-from orchestrator.supervisor.runner import ChildPlan, Deployment
+from orchestrator.supervisor.deployment import ChildPlan, Deployment
 from workers.lane import SCHEME
 from workers.spec import Artefact, WorkerSpec
 

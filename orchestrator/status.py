@@ -13,7 +13,7 @@ import msgspec
 from orchestrator.plan.model import Bucket
 
 InstanceState = Literal[
-    "initial", "starting", "ready", "draining", "stopping", "killing", "backoff", "failed", "stopped"
+    "initial", "starting", "ready", "draining", "drained", "stopping", "killing", "backoff", "failed", "stopped"
 ]
 
 

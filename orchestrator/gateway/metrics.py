@@ -23,7 +23,18 @@ from orchestrator.status import (
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATES = ("starting", "ready", "degraded", "draining", "stopped")
-INSTANCE_STATES = ("initial", "starting", "ready", "draining", "stopping", "killing", "backoff", "failed", "stopped")
+INSTANCE_STATES = (
+    "initial",
+    "starting",
+    "ready",
+    "draining",
+    "drained",
+    "stopping",
+    "killing",
+    "backoff",
+    "failed",
+    "stopped",
+)
 
 
 def render(status: Status) -> bytes:

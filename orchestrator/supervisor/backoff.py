@@ -1,4 +1,4 @@
-"""How long does a child wait before it is started again? Pure."""
+"""How long does a child wait before it is started again, and when is it no longer? Pure."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ class Backoff:
         # 2**20 × 0.1 s is over a day: beyond that the exponent would only overflow.
         plain = min(self.served if was_ready else self.most, self.first * 2.0 ** min(failures - 1, 20))
         return plain * (1 + self.jitter * (2 * rng.random() - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Flapping:
+    """`failures` within `window` seconds, ready between them or not, are too many: it stays down and says why."""
+
+    failures: int = 10
+    window: float = 600.0

@@ -39,12 +39,13 @@ class Observer:
         self._children = children
         self._plan = plan
         self._planned = {str(instance.name): instance for instance in plan.instances}
+        self._where = machine
         self._machine = report.machine_status(machine, plan)
         self._model = model
         self._endpoint = endpoint
         self._warnings = warnings
         self._started = time.monotonic()
-        self._seen = {name: report.Observed() for name in children}
+        self._seen: dict[str, report.Observed] = {}
         self._bindings: dict[str, Binding] = {}
         self._witnesses: dict[str, Witness] = {}
         self._totals = report.Totals()
@@ -52,6 +53,28 @@ class Observer:
         self._gateways: dict[str, GatewayStatus] = {}
         self.router_alive_at = 0.0
         """When the router last said anything, monotonic."""
+
+    def add(self, name: str) -> None:
+        """There is a child of this name from now on."""
+        self._seen[name] = report.Observed()
+
+    def remove(self, name: str) -> None:
+        """It is no more."""
+        del self._seen[name]
+        for known in (self._bindings, self._gateways):
+            known.pop(name, None)
+        if name not in {instance.name for instance in self._plan.instances}:
+            self._planned.pop(name, None)
+
+    def configure(self, plan: Plan, model: ModelStatus | None, warnings: tuple[str, ...] | None) -> None:
+        """What is planned from now on. An instance that is no longer planned is shown for as long as it is there."""
+        planned = {str(instance.name): instance for instance in plan.instances}
+        staying = {name: one for name, one in self._planned.items() if name in self._seen and name not in planned}
+        self._plan = plan
+        self._planned = {**planned, **staying}
+        self._machine = report.machine_status(self._where, plan)
+        self._model = model or self._model
+        self._warnings = self._warnings if warnings is None else warnings
 
     def of(self, name: str) -> report.Observed:
         return self._seen[name]
@@ -109,8 +132,8 @@ class Observer:
 
     def verify(self, name: str) -> str | None:
         """Reads one worker back from the kernel; what to tell the operator if it has newly left its place."""
-        seen, binding, planned = self._seen[name], self._bindings.get(name), self._planned[name]
-        if seen.pid is None or binding is None:
+        seen, binding, planned = self._seen[name], self._bindings.get(name), self._planned.get(name)
+        if seen.pid is None or binding is None or planned is None:
             return None
         before = seen.verified
         try:
@@ -159,7 +182,12 @@ class Observer:
                 for child in gateways
             ],
             instances=[
-                report.instance_status(planned, self._children[name], self._seen[name], self._totals.of(name))
+                report.instance_status(
+                    planned,
+                    self._children.get(name),
+                    self._seen.get(name) or report.Observed(),
+                    self._totals.of(name),
+                )
                 for name, planned in self._planned.items()
             ],
             machine=self._machine,

@@ -93,7 +93,10 @@ def overall_state(
     return "degraded" if serving and State.FAILED in everything else "starting"
 
 
-def instance_status(planned: PlannedInstance, child: Child, seen: Observed, numbers: InstanceReport) -> InstanceStatus:
+def instance_status(
+    planned: PlannedInstance, child: Child | None, seen: Observed, numbers: InstanceReport
+) -> InstanceStatus:
+    """`child` is None where it is planned and not there yet."""
     return InstanceStatus(
         name=planned.name,
         cpus=planned.cpus,
@@ -103,13 +106,13 @@ def instance_status(planned: PlannedInstance, child: Child, seen: Observed, numb
         bucket=planned.bucket,
         max_seqlen=planned.max_seqlen,
         reasons=planned.reasons,
-        state=child.state.value,
+        state=child.state.value if child is not None else "initial",
         pid=seen.pid,
-        incarnation=child.incarnation,
-        restarts=child.restarts,
+        incarnation=child.incarnation if child is not None else 0,
+        restarts=child.restarts if child is not None else 0,
         verified=seen.verified if seen.pid is not None else None,
         ready_seconds=seen.ready_seconds,
-        last_error=child.last_error,
+        last_error=child.last_error if child is not None else None,
         rss_bytes=seen.rss_bytes,
         **{field: getattr(numbers, field) for field in InstanceNumbers.__struct_fields__},
         cpu_seconds=seen.cpu_seconds,

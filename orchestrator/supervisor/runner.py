@@ -1,10 +1,9 @@
-"""Who performs what the supervisor's core decides? The parent of all processes, on asyncio.
+"""Who performs what the core of each child decides? The parent of all processes, on asyncio.
 
-Theory of operation. The router starts first, then workers and gateways at once: each connects to the router by itself, so that
-any of them can die and come back without the others. Every child has a core (`core.Child`) and, while it runs, a `Process`.
-What happens to a process becomes a stimulus to its core at once; a tick ten times a second turns deadlines that have passed
-into stimuli. The listening socket is the supervisor's own: connections wait in it while a gateway restarts. Draining goes with
-the stream: gateways finish what they accepted, then the router what it queued, then workers are stopped.
+Theory of operation. Every child has a core (`core.Child`) and, while it runs, a `Process`. What happens to a process becomes a
+stimulus to its core at once; `tick`, ten times a second, turns deadlines that have passed into stimuli. Children come and go:
+`add`, `amend` and `forget` change who they are, `operations.py` in which order. Of an instance that is to get no work the router is told
+(Hold), and told again whenever it is a new router; that the instance holds nothing any more, the router says (Held).
 """
 
 from __future__ import annotations
@@ -12,20 +11,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections import deque
 
 import msgspec
 
-from orchestrator.listening import Listening
 from orchestrator.logs.journal import Journal, Speaker
-from orchestrator.plan.model import Plan
-from orchestrator.status import ModelStatus, Status, Verified
-from orchestrator.supervisor import control
+from orchestrator.status import Status, Verified
 from orchestrator.supervisor.core import (
     Action,
     Changed,
@@ -33,228 +25,169 @@ from orchestrator.supervisor.core import (
     Kill,
     Kind,
     SendDrain,
+    SendResume,
     SendStop,
     Spawn,
     TellLost,
-    Timing,
 )
+from orchestrator.supervisor.deployment import ChildPlan, Deployment
 from orchestrator.supervisor.observe import Observer
 from orchestrator.supervisor.process import Process
-from orchestrator.supervisor.sdnotify import Notifier
-from orchestrator.supervisor.states import State
-from topology.model import Machine
+from orchestrator.supervisor.pulse import Pulse
+from orchestrator.supervisor.states import AT_REST, State
 from workers.said import Level
-from workers.spec import Beat, Configure, Drain, Drained, Fatal, FromChild, Lost, Ready, Start, Stats, Stop
+from workers.spec import (
+    Beat,
+    Configure,
+    Drain,
+    Drained,
+    Fatal,
+    FromChild,
+    Held,
+    Hold,
+    Lost,
+    Ready,
+    Release,
+    Start,
+    Stats,
+    Stop,
+    ToChild,
+)
 from workers.spec import State as StateMessage
 
-AT_REST = (State.STOPPED, State.FAILED)
-TICK_SECONDS = 0.1
-PUBLISH_SECONDS = 1.0
 _LEVELS: dict[State, Level] = {State.FAILED: "error", State.BACKOFF: "warning", State.KILLING: "warning"}
 """Of the line that tells of a state."""
-VERIFY_SECONDS = 15.0
-"""How often a running worker is read back: threads may be born late, and somebody may use taskset."""
 
 
-class StartError(Exception):
-    """The start was given up: says which child, why, and its last output. `unworkable`: a restart cannot help."""
-
-    def __init__(self, message: str, unworkable: bool) -> None:
-        super().__init__(message)
-        self.unworkable = unworkable
-
-
-@dataclass(frozen=True)
-class ChildPlan:
-    """How one child is to be started, again and again."""
-
-    name: str
-    kind: Kind
-    make_spec: Callable[[int], object]
-    """From the incarnation (1, 2, …) to its specification."""
-    threads: int = 1
-    pass_fds: tuple[int, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """What its environment says otherwise than the supervisor's own."""
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """Everything that the supervisor runs, decided before it starts."""
-
-    plan: Plan
-    machine: Machine
-    model: ModelStatus
-    children: list[ChildPlan]
-    listening: Listening
-    endpoint: str
-    control_socket: Path
-    timing: Timing = field(default_factory=Timing)
-    warnings: tuple[str, ...] = ()
-    chore: Callable[[], None] = lambda: None
-    """Something small that is due about once a second."""
-
-
-class Supervisor:
-    def __init__(self, deployment: Deployment, notifier: Notifier, rng: random.Random, log: Journal) -> None:
-        self._what = deployment
-        self._notifier = notifier
-        self._log = log
-        self._plans = {child.name: child for child in deployment.children}
-        self._children = {
-            child.name: Child(child.name, child.kind, deployment.timing, random.Random(rng.random()))
-            for child in deployment.children
-        }
-        self._running: dict[str, Process] = {}
-        self._observer = Observer(
-            self._children,
+class Runner:
+    def __init__(self, deployment: Deployment, rng: random.Random, log: Journal) -> None:
+        self.what = deployment
+        self.log = log
+        self.children: dict[str, Child] = {}
+        self.ending = False
+        """Nobody comes after those that are drained now."""
+        self.changed = Pulse()
+        """Something happened to a child."""
+        self.publish_soon = asyncio.Event()
+        """Everybody should hear of it."""
+        self.observer = Observer(
+            self.children,
             deployment.plan,
             deployment.machine,
             deployment.model,
             deployment.endpoint,
             deployment.warnings,
         )
-        self._draining = False
-        self._stop_now = asyncio.Event()
-        self._drain_asked = asyncio.Event()
-        self._changed = asyncio.Event()
-        self._publish_soon = asyncio.Event()
-        self._ever_served = False
+        self._rng = rng
+        self._plans: dict[str, ChildPlan] = {}
+        self._running: dict[str, Process] = {}
+        self._waiting: deque[str] = deque()
+        """Children that are to start as soon as they may, in order."""
+        self._incarnations: dict[str, int] = {}
+        """The last incarnation of those that are forgotten: a name never has the same one twice."""
+        self._new_plan: Configure | None = None
+        """What the router must be told after its specification, which is that of the start."""
+        for child in deployment.children:
+            self.add(child)
 
-    # ---- life
+    # ---- who the children are
 
-    async def run(self, on_ready: Callable[[Status], None]) -> None:
-        """Starts everything, serves until asked to drain, drains, stops. StartError if the start has to be given up.
-
-        `on_ready` is called once, when every child has become ready.
-        """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._signalled)
-        server = await control.serve(self._what.control_socket, self._control)
-        life = asyncio.create_task(self._live(on_ready))
-        endless = [asyncio.create_task(self._ticking()), asyncio.create_task(self._publishing())]
-        try:
-            # The endless ones only end by a bug of ours: then everything stops in order and the error is shown.
-            ended, _ = await asyncio.wait((life, *endless), return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
-        finally:
-            await self._stop_all()
-            for task in (life, *endless):
-                task.cancel()
-            await asyncio.gather(life, *endless, return_exceptions=True)
-            server.close()
-            self._what.control_socket.unlink(missing_ok=True)
-            self._what.listening.close()
-
-    async def _live(self, on_ready: Callable[[Status], None]) -> None:
-        await self._until_asked(on_ready)
-        await self._wind_down()
-
-    async def _until_asked(self, on_ready: Callable[[Status], None]) -> None:
-        self._notifier.send(STATUS="starting")
-        await self._start_kind("router")
-        for child in self._of("worker", "gateway"):
-            self._perform(child, child.start(time.monotonic()))
-        await self._until(lambda: all(child.ever_ready for child in self._children.values()))
-        if self._drain_asked.is_set():
-            return
-        self._ever_served = True
-        status = self._publish()  # first the gateways: whoever is told that all is ready may ask them at once
-        on_ready(status)
-        self._notifier.send(READY="1", STATUS=_one_line(status))
-        await self._drain_asked.wait()
-
-    async def _start_kind(self, kind: Kind) -> None:
-        for child in self._of(kind):
-            self._perform(child, child.start(time.monotonic()))
-        await self._until(lambda: all(child.ever_ready for child in self._of(kind)))
-
-    async def _until(self, reached: Callable[[], bool]) -> None:
-        """Waits for a state of the children; returns early if asked to drain, StartError if one has been abandoned."""
-        while not reached() and not self._drain_asked.is_set():
-            for child in self._children.values():
-                if child.abandoned and not child.ever_ready:
-                    raise StartError(self._why_abandoned(child), child.hopeless)
-            self._changed.clear()
-            await self._either(self._changed.wait(), self._drain_asked.wait())
-
-    def _why_abandoned(self, child: Child) -> str:
-        tries = f"after {child.failures} tries" if child.failures > 1 else "at its start"
-        process = self._running.get(child.name)
-        tail = list(process.tail)[-8:] if process is not None else []
-        last = "".join(f"\n    {line}" for line in tail)
-        return f"{child.kind} {child.name} failed {tries}: {child.last_error}" + (
-            f"\n  its last output:{last}" if last else ""
+    def add(self, plan: ChildPlan) -> Child:
+        """A new child, which `start` starts. KeyError if one of this name exists."""
+        if plan.name in self.children:
+            raise KeyError(f"there is a child {plan.name} already; amend or forget it first")
+        child = Child(
+            plan.name,
+            plan.kind,
+            self.what.timing,
+            random.Random(self._rng.random()),
+            flapping=self.what.flapping if plan.kind == "worker" else None,
+            incarnation=self._incarnations.get(plan.name, 0),
         )
+        self._plans[plan.name] = plan
+        self.children[plan.name] = child
+        self.observer.add(plan.name)
+        return child
 
-    async def _wind_down(self) -> None:
-        """Answers all that was accepted, as long as the drain deadline allows."""
-        self._draining = True
-        self._notifier.send(STOPPING="1", STATUS="draining")
-        self._log("draining: answering what was accepted; once more to stop at once")
-        self._publish_soon.set()
-        self._what.listening.close()
-        stages: tuple[Kind, ...] = ("gateway", "router")
-        for kind in stages:
-            for child in self._of(kind):
-                self._perform(child, child.drain(time.monotonic()))
-            while not self._stop_now.is_set() and any(child.state not in AT_REST for child in self._of(kind)):
-                self._changed.clear()
-                await self._either(self._changed.wait(), self._stop_now.wait())
+    def amend(self, plan: ChildPlan) -> None:
+        """From its next incarnation on, this child starts so."""
+        if plan.kind != self.children[plan.name].kind:
+            raise ValueError(f"{plan.name} is a {self.children[plan.name].kind}, not a {plan.kind}")
+        self._plans[plan.name] = plan
 
-    async def _stop_all(self) -> None:
-        order: tuple[Kind, ...] = ("gateway", "worker", "router")
-        now = time.monotonic()
-        for kind in order:
-            for child in self._of(kind):
-                actions = (
-                    child.stop(now) if not self._stop_now.is_set() else [*child.stop(now), *child.kill(now, "asked")]
-                )
-                self._perform(child, actions)
-        while any(process.pid is not None for process in self._running.values()):
-            self._changed.clear()
-            await self._either(self._changed.wait(), within=TICK_SECONDS)
-            self._tick()
+    def forget(self, name: str) -> None:
+        """A child that is at rest is no more."""
+        child = self.children[name]
+        if child.state not in (*AT_REST, State.INITIAL):
+            raise ValueError(f"{name} is {child.state}: it must be at rest before it is forgotten")
+        self._incarnations[name] = child.incarnation
+        self._to_router(Release(name))
+        del self.children[name], self._plans[name]
+        self._running.pop(name, None)
+        self.observer.remove(name)
+        self.changed.beat()
 
-    def _signalled(self) -> None:
-        if self._drain_asked.is_set():
-            self._stop_now.set()
-        self._drain_asked.set()
+    def configure(self, message: Configure) -> None:
+        """The router gets a changed plan, now and whenever it starts."""
+        self._new_plan = message
+        self._to_router(message)
 
-    @property
-    def stopped_at_once(self) -> bool:
-        """Whether a second signal cut the drain short."""
-        return self._stop_now.is_set()
+    def of(self, *kinds: Kind) -> list[Child]:
+        return [child for child in self.children.values() if child.kind in kinds]
 
     # ---- stimuli and actions
 
-    def _of(self, *kinds: Kind) -> list[Child]:
-        return [child for child in self._children.values() if child.kind in kinds]
+    def start(self, child: Child) -> None:
+        """Starts it as soon as not too many are starting already."""
+        self._waiting.append(child.name)
+        self._start_waiting(time.monotonic())
 
-    def _perform(self, child: Child, actions: list[Action]) -> None:
+    def _start_waiting(self, now: float) -> None:
+        while self._waiting and self._may_start():
+            child = self.children.get(self._waiting.popleft())
+            if child is not None and child.state is State.INITIAL and child.wanted == "run":
+                self.perform(child, child.start(now))
+
+    def _may_start(self) -> bool:
+        return sum(child.state is State.STARTING for child in self.children.values()) < self.what.parallel_starts
+
+    def perform(self, child: Child, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Spawn(incarnation):
                     self._spawn(child, incarnation)
                 case SendStop():
-                    self._send(child.name, Stop())
+                    self.send(child.name, Stop())
                 case SendDrain():
-                    # Unless we are the last, somebody else accepts what comes after it.
-                    self._send(child.name, Drain(handover=not self._draining or self._what.listening.kept))
+                    if child.kind == "worker":
+                        self._to_router(Hold(child.name))
+                    else:
+                        # Unless we are the last, somebody else accepts what comes after it.
+                        self.send(child.name, Drain(handover=not self.ending or self.what.listening.kept))
+                case SendResume():
+                    if child.kind == "worker":
+                        self._to_router(Release(child.name))
                 case Kill():
                     process = self._running.get(child.name)
                     if process is not None:
                         process.kill()
                 case TellLost(incarnation):
                     if child.kind == "worker":
-                        for router in self._of("router"):
-                            self._send(router.name, Lost(child.name, incarnation))
+                        self._to_router(Lost(child.name, incarnation))
                 case Changed():
                     self._log_change(child, action)
         if actions:
-            self._changed.set()
+            self.changed.beat()
+            self.publish_soon.set()
+
+    def send(self, name: str, message: ToChild) -> None:
+        process = self._running.get(name)
+        if process is not None:
+            process.send(message)
+
+    def _to_router(self, message: ToChild) -> None:
+        for router in self.of("router"):
+            self.send(router.name, message)
 
     def _spawn(self, child: Child, incarnation: int) -> None:
         plan = self._plans[child.name]
@@ -263,7 +196,7 @@ class Supervisor:
             child.kind,
             incarnation,
             on_message=lambda message: self._message(child, message),
-            on_output=self._log.heard,
+            on_output=self.log.heard,
             on_exit=lambda how: self._exited(child, how),
         )
         spec = msgspec.Raw(msgspec.json.encode(plan.make_spec(incarnation)))
@@ -277,58 +210,61 @@ class Supervisor:
             )
         except OSError as error:
             why = f"cannot start a process: {error.strerror}"
-            self._perform(child, child.spawn_failed(why, time.monotonic()))
+            self.perform(child, child.spawn_failed(why, time.monotonic()))
             return
-        self._observer.spawned(child.name, pid)
+        self.observer.spawned(child.name, pid)
+        if child.kind == "router":
+            self._brief_router(child.name)
+
+    def _brief_router(self, name: str) -> None:
+        """What has changed since its specification was written: the plan, and who is to get no work."""
+        if self._new_plan is not None:
+            self.send(name, self._new_plan)
+        for child in self.of("worker"):
+            if child.wanted == "drain" or child.state in (State.DRAINING, State.DRAINED):
+                self.send(name, Hold(child.name))
 
     def _exited(self, child: Child, how: str) -> None:
         if how == "SIGKILL" and child.state is not State.KILLING and child.cause is None:
-            child.cause = self._observer.why_killed(child.name)
-        self._observer.gone(child)
+            child.cause = self.observer.why_killed(child.name)
+        self.observer.gone(child)
         lines = " | ".join(list(self._running[child.name].tail)[-3:])
-        self._perform(child, child.exited(how, time.monotonic(), lines))
-        self._changed.set()
-        self._publish_soon.set()
+        self.perform(child, child.exited(how, time.monotonic(), lines))
 
     def _message(self, child: Child, message: FromChild) -> None:
         now = time.monotonic()
         match message:
             case Ready():
-                self._ready(child, message, now)
+                self.observer.ready(child, message, now)
+                self.perform(child, child.said_ready(now))
             case Beat():
-                self._observer.of(child.name).engine_cpu_seconds = message.engine_cpu_seconds
-                self._perform(child, child.beat(message.busy_seconds, now))
+                self.observer.of(child.name).engine_cpu_seconds = message.engine_cpu_seconds
+                self.perform(child, child.beat(message.busy_seconds, now))
             case Fatal():
-                self._perform(child, child.said_fatal(message.error, message.permanent))
+                self.perform(child, child.said_fatal(message.error, message.permanent))
             case Drained():
-                self._perform(child, child.said_drained(now))
+                self.perform(child, child.said_drained(now))
+            case Held():
+                worker = self.children.get(message.name)
+                if child.kind == "router" and worker is not None and worker.kind == "worker":
+                    self.perform(worker, worker.said_drained(now))
             case Stats():
                 self._stats(child, message, now)
 
-    def _ready(self, child: Child, message: Ready, now: float) -> None:
-        self._observer.ready(child, message, now)
-        self._perform(child, child.said_ready(now))
-        self._publish_soon.set()
-
     def _stats(self, child: Child, message: Stats, now: float) -> None:
         try:
-            self._observer.statistics(child, message, now)
+            self.observer.statistics(child, message, now)
         except msgspec.DecodeError as error:
-            self._log(f"dropped malformed statistics of {child.name}: {error}", level="warning")
+            self.log(f"dropped malformed statistics of {child.name}: {error}", level="warning")
             return
-        self._perform(child, child.beat(None, now))
-
-    def _send(self, name: str, message: Stop | Drain | Lost | Configure | StateMessage) -> None:
-        process = self._running.get(name)
-        if process is not None:
-            process.send(message)
+        self.perform(child, child.beat(None, now))
 
     def _log_change(self, child: Child, change: Changed) -> None:
-        seen = self._observer.of(child.name)
+        seen = self.observer.of(child.name)
         what = f"instance={child.name}" if child.kind == "worker" else f"{child.kind}={child.name}"
         words = [f"{what} {change.before}->{change.after}"]
-        if change.after is State.READY:
-            words.append(f"after={seen.ready_seconds:.1f}s pid={seen.pid}")
+        if change.before is State.STARTING and change.after in (State.READY, State.DRAINED):
+            words.append(f"after={seen.ready_seconds or 0:.1f}s pid={seen.pid}")
             words += [_where(seen.verified)] if seen.verified is not None else []
         elif change.after is State.BACKOFF:
             words.append(f"for={(child.deadline or 0) - time.monotonic():.1f}s why={change.why!r}")
@@ -336,7 +272,7 @@ class Supervisor:
             words.append(f"why={change.why!r}")
         process = self._running.get(child.name)
         speaker = Speaker(child.name, child.kind, child.incarnation, None) if process is None else process.speaker
-        self._log.about(
+        self.log.about(
             speaker,
             " ".join(words),
             level=_LEVELS.get(change.after, "info"),
@@ -345,98 +281,46 @@ class Supervisor:
             after=str(change.after),
             why=change.why,
         )
+        if change.after is State.FAILED and child.kind == "worker":
+            self.what.on_failed(child.name, child.last_error or change.why)
 
     # ---- time
 
-    async def _ticking(self) -> None:
-        watchdog = self._notifier.watchdog_seconds
-        verified_at = watched_at = time.monotonic()
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            self._tick()
-            now = time.monotonic()
-            if now - verified_at >= VERIFY_SECONDS:
-                verified_at = now
-                for child in self._of("worker"):
-                    moved = self._observer.verify(child.name)
-                    if moved is not None:
-                        self._log(moved, level="warning")
-            # Fed only while the router really answers: its statistics come from its one loop.
-            answering = now - self._observer.router_alive_at < self._what.timing.beat
-            if watchdog is not None and now - watched_at >= watchdog / 3 and (answering or not self._ever_served):
-                watched_at = now
-                self._notifier.send(WATCHDOG="1")
-
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """What has become due. Processes that have ended are noticed here where the kernel has no pidfd."""
         now = time.monotonic()
-        for name, child in self._children.items():
+        for name, child in list(self.children.items()):
             process = self._running.get(name)
             if process is not None:
                 process.reap()
-            self._perform(child, child.tick(now))
+            self.perform(child, child.tick(now, self._may_start()))
+        self._start_waiting(now)
 
-    async def _publishing(self) -> None:
-        while True:
-            await self._either(self._publish_soon.wait(), within=PUBLISH_SECONDS)
-            self._publish_soon.clear()
-            self._what.chore()
-            self._publish()
-            await asyncio.sleep(TICK_SECONDS)  # several changes at once make one document
+    def verify(self) -> None:
+        """Reads every worker back: threads may be born late, and somebody may use taskset."""
+        for child in self.of("worker"):
+            moved = self.observer.verify(child.name)
+            if moved is not None:
+                self.log(moved, level="warning")
 
-    def _publish(self) -> Status:
+    @property
+    def alive(self) -> bool:
+        """Whether any process is left."""
+        return any(process.pid is not None for process in self._running.values())
+
+    def last_words(self, name: str, lines: int = 8) -> list[str]:
+        """The end of what the present or last incarnation printed."""
+        process = self._running.get(name)
+        return list(process.tail)[-lines:] if process is not None else []
+
+    def publish(self, status: Status) -> None:
         """Tells every gateway how all are."""
-        self._observer.measure()
-        status = self.status()
         body = msgspec.Raw(msgspec.json.encode(status))
-        for gateway in self._of("gateway"):
-            self._send(gateway.name, StateMessage(body))
-        if self._ever_served:
-            self._notifier.send(STATUS=_one_line(status))
-        return status
-
-    @staticmethod
-    async def _either(*waits: Coroutine[Any, Any, Any], within: float | None = None) -> None:
-        tasks = [asyncio.create_task(wait) for wait in waits]
-        try:
-            await asyncio.wait(tasks, timeout=within, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    # ---- requests
-
-    def status(self) -> Status:
-        trouble = self._log.trouble
-        return self._observer.status(
-            draining=self._draining or self._drain_asked.is_set(),
-            ever_served=self._ever_served,
-            troubles=() if trouble is None else (trouble,),
-        )
-
-    async def _control(self, request: control.Request) -> control.Answer:
-        match request.command:
-            case "status":
-                self._observer.measure()
-                return control.Answer(True, body=msgspec.Raw(msgspec.json.encode(self.status())))
-            case "down":
-                if request.arguments.get("now"):
-                    self._stop_now.set()
-                self._drain_asked.set()
-                return control.Answer(True, body=msgspec.Raw(msgspec.json.encode({"pid": os.getpid()})))
-            case _:
-                return control.Answer(False, f"unknown request {request.command!r}; known are status, down")
+        for gateway in self.of("gateway"):
+            self.send(gateway.name, StateMessage(body))
 
 
 def _where(verified: Verified) -> str:
     cpus = ",".join(map(str, verified.cpus))
     nodes = ",".join(map(str, verified.membind))
     return f"cpus={cpus} memory={verified.policy}:{nodes} threads={verified.threads}"
-
-
-def _one_line(status: Status) -> str:
-    """For `systemctl status`."""
-    ready = sum(instance.state == "ready" for instance in status.instances)
-    rate = sum(instance.sequences_per_second for instance in status.instances)
-    return (
-        f"{status.state}: {ready} of {len(status.instances)} instances ready, {rate:.0f} sequences/s, {status.endpoint}"
-    )

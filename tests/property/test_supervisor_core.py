@@ -6,22 +6,32 @@ import random
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from orchestrator.supervisor.core import Action, Child, Kill, SendStop, Spawn, TellLost, Timing
-from orchestrator.supervisor.states import State
-
-ALIVE = (State.STARTING, State.READY, State.DRAINING, State.STOPPING, State.KILLING)
+from orchestrator.supervisor.backoff import Flapping
+from orchestrator.supervisor.core import (
+    Action,
+    Child,
+    Kill,
+    SendDrain,
+    SendResume,
+    SendStop,
+    Spawn,
+    TellLost,
+    Timing,
+)
+from orchestrator.supervisor.states import ALIVE, State
 
 
 class ChildMachine(RuleBasedStateMachine):
-    """A model beside the core: whether a process exists, counted from the actions alone."""
+    """A model beside the core: whether a process exists, and whether the router may give it work, from the actions alone."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.child = Child("short-0", "worker", Timing(), random.Random(0))
+        self.child = Child("short-0", "worker", Timing(), random.Random(0), flapping=Flapping(5, 100.0))
         self.now = 0.0
         self.alive = False
+        self.withheld = False
         self.lost: set[int] = set()
 
     def perform(self, actions: list[Action]) -> None:
@@ -34,10 +44,19 @@ class ChildMachine(RuleBasedStateMachine):
                 case TellLost(incarnation):
                     assert incarnation not in self.lost, "the router was told twice"
                     self.lost.add(incarnation)
+                case SendDrain():
+                    self.withheld = True
+                case SendResume():
+                    self.withheld = False
                 case SendStop() | Kill():
                     assert self.alive, f"{action} to nobody"
                 case _:
                     pass
+
+    @initialize(kind=st.sampled_from(["worker", "router", "gateway"]), flaps=st.booleans())
+    def is_of_a_kind(self, kind: str, flaps: bool) -> None:
+        self.child.kind = kind  # type: ignore[assignment]
+        self.child.flapping = Flapping(5, 100.0) if flaps else None
 
     @rule()
     def start(self) -> None:
@@ -50,6 +69,26 @@ class ChildMachine(RuleBasedStateMachine):
     @rule()
     def drain(self) -> None:
         self.perform(self.child.drain(self.now))
+
+    @rule()
+    def withhold(self) -> None:
+        self.perform(self.child.withhold(self.now))
+
+    @rule()
+    def resume(self) -> None:
+        self.perform(self.child.resume(self.now))
+
+    @rule()
+    def restart(self) -> None:
+        before = self.child.incarnation
+        self.perform(self.child.restart(self.now))
+        assert self.child.renewing or self.child.incarnation == before + 1
+
+    @rule()
+    @precondition(lambda self: self.alive and self.child.state is State.STARTING)
+    def spawn_failed(self) -> None:
+        self.alive = False
+        self.perform(self.child.spawn_failed("no memory", self.now))
 
     @rule()
     @precondition(lambda self: self.alive)
@@ -78,15 +117,25 @@ class ChildMachine(RuleBasedStateMachine):
         self.alive = False
         self.perform(self.child.exited("exit 1", self.now))
 
-    @rule(seconds=st.floats(0, 200))
-    def pass_time(self, seconds: float) -> None:
+    @rule(seconds=st.floats(0, 200), may_start=st.booleans())
+    def pass_time(self, seconds: float, may_start: bool) -> None:
         self.now += seconds
-        self.perform(self.child.tick(self.now))
+        before = self.child.state
+        self.perform(self.child.tick(self.now, may_start))
+        assert may_start or before is not State.BACKOFF or self.child.state is State.BACKOFF
 
     @invariant()
     def holds(self) -> None:
         self.child.validate()
         assert (self.child.state in ALIVE) == self.alive
+        if self.child.state is State.READY:
+            assert not self.withheld, "ready, and the router gives it nothing"
+        if self.child.state in (State.DRAINING, State.DRAINED):
+            assert self.withheld, "wanted without work, and the router gives it some"
+        if self.child.state is State.DRAINED:
+            assert self.child.wanted == "drain"
+        if self.child.serving:
+            assert self.alive
 
     def teardown(self) -> None:
         """Whatever happened: a stop and enough time end it."""

@@ -6,8 +6,18 @@ import random
 
 import pytest
 
-from orchestrator.supervisor.backoff import Backoff
-from orchestrator.supervisor.core import Changed, Child, Kill, SendDrain, SendStop, Spawn, TellLost, Timing
+from orchestrator.supervisor.backoff import Backoff, Flapping
+from orchestrator.supervisor.core import (
+    Changed,
+    Child,
+    Kill,
+    SendDrain,
+    SendResume,
+    SendStop,
+    Spawn,
+    TellLost,
+    Timing,
+)
 from orchestrator.supervisor.states import TABLE, State, Stimulus, diagram, next_state
 
 
@@ -166,6 +176,131 @@ def test_a_child_that_cannot_be_spawned_is_tried_again() -> None:
     assert one.state is State.BACKOFF
     assert one.last_error == "cannot start a process: Resource temporarily unavailable"
     one.validate()
+
+
+def test_a_restart_ends_one_incarnation_without_work_and_starts_the_next_at_once() -> None:
+    one = ready()
+    assert without_log(one.restart(1.0)) == [SendDrain()]
+    assert one.state is State.DRAINING
+    assert not one.serving
+    assert without_log(one.said_drained(2.0)) == [SendStop()]
+    assert without_log(one.exited("exit 0", 2.1)) == [TellLost(1), Spawn(2)]
+    assert without_log(one.said_ready(3.0)) == [SendResume()]
+    assert (one.failures, one.last_error, one.restarts, one.serving) == (0, None, 1, True)
+    one.validate()
+
+
+def test_a_restart_whose_drain_does_not_end_goes_on_without_it() -> None:
+    one = ready()
+    one.restart(0.0)
+    one.beat(None, 29.0)
+    assert without_log(one.tick(30.0)) == [SendStop()]
+    assert without_log(one.tick(33.0)) == [Kill()]
+    assert without_log(one.exited("SIGKILL", 33.1)) == [TellLost(1), Spawn(2)]
+
+
+def test_a_worker_that_dies_while_it_drains_for_a_restart_is_simply_started_again() -> None:
+    one = ready()
+    one.restart(0.0)
+    assert without_log(one.exited("SIGKILL", 0.5)) == [TellLost(1), Spawn(2)]
+    assert one.failures == 0
+
+
+def test_a_router_is_restarted_without_a_drain() -> None:
+    one = Child("router", "router", Timing(), random.Random(7))
+    one.start(0.0)
+    one.said_ready(0.1)
+    assert without_log(one.restart(1.0)) == [SendStop()]
+    assert without_log(one.exited("exit 0", 1.1)) == [TellLost(1), Spawn(2)]
+
+
+def test_a_restart_starts_what_is_at_rest_or_waits_and_ends_a_start_that_is_under_way() -> None:
+    failed = child()
+    failed.start(0.0)
+    failed.said_fatal("CPU 7 is offline", permanent=True)
+    failed.exited("exit 78", 0.5)
+    assert without_log(failed.restart(1.0)) == [Spawn(2)]
+    waiting = ready()
+    waiting.exited("exit 1", 1.0)
+    assert without_log(waiting.restart(1.0)) == [Spawn(2)]
+    starting = child()
+    starting.start(0.0)
+    assert without_log(starting.restart(0.5)) == [Kill()]
+    assert without_log(starting.exited("SIGKILL", 0.6)) == [TellLost(1), Spawn(2)]
+
+
+def test_a_drained_worker_stays_without_work_over_a_death_and_over_a_restart_until_it_is_resumed() -> None:
+    one = ready()
+    assert without_log(one.withhold(1.0)) == [SendDrain()]
+    assert without_log(one.said_drained(2.0)) == []
+    assert one.state is State.DRAINED
+    assert one.serving
+    one.exited("SIGKILL", 3.0)
+    one.tick(one.deadline or 0)
+    assert without_log(one.said_ready(4.0)) == [SendDrain()]
+    assert one.state is State.DRAINED
+    assert without_log(one.restart(5.0)) == [SendStop()]
+    one.exited("exit 0", 5.1)
+    one.said_ready(6.0)
+    assert one.state is State.DRAINED
+    assert without_log(one.resume(7.0)) == [SendResume()]
+    assert one.state is State.READY
+    one.validate()
+
+
+def test_a_resume_in_the_middle_of_a_drain_ends_it() -> None:
+    one = ready()
+    one.withhold(1.0)
+    assert without_log(one.resume(2.0)) == [SendResume()]
+    assert one.state is State.READY
+    assert one.said_drained(2.1) == []
+
+
+def test_a_drained_worker_is_still_watched() -> None:
+    one = ready()
+    one.withhold(0.0)
+    one.said_drained(1.0)
+    assert without_log(one.tick(6.0)) == [Kill()]
+    one.exited("SIGKILL", 6.1)
+    assert one.last_error == "SIGKILL: no sign of life for 5 s"
+
+
+def test_what_fails_too_often_stays_down_and_says_why_ready_between_or_not() -> None:
+    one = child(flapping=Flapping(failures=3, window=60.0))
+    one.start(0.0)
+    one.said_ready(0.0)
+    for at in (15.0, 30.0):
+        one.exited("SIGSEGV", at, "bad page")
+        one.tick(one.deadline or 0)
+        one.said_ready(at + 1)
+    one.exited("SIGSEGV", 45.0, "bad page")
+    assert one.state is State.FAILED
+    assert one.last_error == (
+        "failed 3 times within 60 s (supervision.flap_failures, flap_window_s); the last time: SIGSEGV; last output: bad page"
+    )
+    assert without_log(one.restart(50.0)) == [Spawn(4)]
+    one.said_ready(51.0)
+    one.exited("SIGSEGV", 52.0)
+    assert one.state is State.BACKOFF
+    one.validate()
+
+
+def test_failures_that_lie_apart_are_not_flapping() -> None:
+    one = child(flapping=Flapping(failures=3, window=60.0))
+    one.start(0.0)
+    for at in (0.0, 40.0, 80.0, 120.0):
+        one.said_ready(at)
+        one.exited("exit 1", at)
+        one.tick(one.deadline or 0)
+    assert one.state is State.STARTING
+
+
+def test_a_backoff_that_is_over_waits_until_one_more_may_start() -> None:
+    one = ready()
+    one.exited("exit 1", 1.0)
+    due = one.deadline or 0
+    assert one.tick(due, may_start=False) == []
+    assert without_log(one.tick(due + 5, may_start=True)) == [Spawn(2)]
 
 
 @pytest.mark.parametrize("state", list(State))

@@ -1,0 +1,16 @@
+"""`orchestrator drain`: an instance answers what it holds, then stays without work until it is resumed."""
+
+from __future__ import annotations
+
+import argparse
+
+from orchestrator.cli.asking import add_common_arguments, ask_and_tell
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="INSTANCE", help="An instance; the others serve its bucket meanwhile.")
+    add_common_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    return ask_and_tell(args, "drain", name=args.name)
