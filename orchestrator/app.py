@@ -16,10 +16,11 @@ from pathlib import Path
 from orchestrator.assemble import AppError, Options, Prelude, prelude, settled_layout
 from orchestrator.claims import Claims
 from orchestrator.config.schema import Layout, LogsConfig
-from orchestrator.deploy import deploy
+from orchestrator.draft import Draft
 from orchestrator.listening import ListenError, Listening, Said, listen, passed
 from orchestrator.logs.journal import Journal
-from orchestrator.paths import PathError, claim_runtime_folder, point_to_logs
+from orchestrator.paths import PathError, claim_runtime_folder, point_to_logs, remove_sockets
+from orchestrator.reload import Reloader
 from orchestrator.status import Status
 from orchestrator.supervisor.life import StartError, Supervisor
 from orchestrator.supervisor.sdnotify import Notifier, scrub_environment
@@ -47,8 +48,9 @@ def run(
         except PathError as error:
             raise AppError(str(error), unworkable=True) from None
         _lock(options.runtime, held)
+        remove_sockets(options.runtime)
         _only_sockets(options.runtime)
-        held.callback(_remove_sockets, options.runtime)
+        held.callback(remove_sockets, options.runtime)
         notifier = Notifier.from_environment(os.environ, os.getpid())
 
         def progress(line: str) -> None:
@@ -62,8 +64,9 @@ def run(
         claims = held.enter_context(closing(Claims(options.claim_scope)))
         before = prelude(options, layout, progress, claims)
         on_plan(before, layout)
-        deployment = deploy(before, layout, options, listening, claims)
-        supervisor = Supervisor(deployment, notifier, random.Random(), journal)
+        reloader = Reloader(options, Draft(layout, before), listening, claims, notifier, journal)
+        supervisor = Supervisor(reloader.deployment, notifier, random.Random(), journal)
+        reloader.attach(supervisor)
         try:
             asyncio.run(supervisor.run(on_ready))
         except StartError as error:
@@ -134,14 +137,6 @@ def _only_sockets(runtime: Path) -> None:
                 f"{path}: something that is no socket is in the place of one; remove it, or name another --runtime-dir",
                 unworkable=True,
             )
-
-
-def _remove_sockets(runtime: Path) -> None:
-    """What the router bound goes when nobody listens any more: while the lock is still held, so they are nobody else's."""
-    for name in SOCKETS:
-        path = runtime / name
-        if path.is_socket():
-            path.unlink(missing_ok=True)
 
 
 def _listen(options: Options, layout: Layout) -> Listening:

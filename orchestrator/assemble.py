@@ -112,6 +112,14 @@ def settled_layout(options: Options) -> Layout:
 
 def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims: Claims) -> Prelude:
     """Reads the machine, prepares the model, makes the plan and claims its CPUs. AppError says which of them cannot be."""
+    shared = "overlap" in layout.allow
+    return assembled(options, layout, say, lambda machine, request: _claimed_plan(machine, request, claims, shared))
+
+
+def assembled(
+    options: Options, layout: Layout, say: Callable[[str], None], solve: Callable[[Machine, PlanRequest], Plan]
+) -> Prelude:
+    """Machine, model and plan, where `solve` makes the plan. AppError says which of them cannot be."""
     from orchestrator.models import ModelError, prepare
     from orchestrator.models.choose import Wish
     from orchestrator.models.optimize import tune
@@ -160,7 +168,7 @@ def prelude(options: Options, layout: Layout, say: Callable[[str], None], claims
         batching=layout.batching,
         limits=layout.limits,
     )
-    planned = _claimed_plan(machine, request, claims, shared="overlap" in layout.allow)
+    planned = solve(machine, request)
     try:
         return with_variants(Prelude(machine, prepared, planned, {}, allocators.paths), tuned)
     except ModelError as error:

@@ -14,6 +14,7 @@ from orchestrator.claims import Claims
 from orchestrator.config.schema import Layout
 from orchestrator.gateway.spec import Caches, GatewaySpec, Limits
 from orchestrator.listening import Listening
+from orchestrator.paths import socket_name
 from orchestrator.plan.model import PlannedInstance
 from orchestrator.router.spec import RouterSpec
 from orchestrator.supervisor.core import Timing
@@ -25,19 +26,25 @@ MOST_GATEWAYS = 8
 """One gateway serves about 7,000 short requests a second; more than eight are a matter of a layout file."""
 
 
-def deploy(before: Prelude, layout: Layout, options: Options, listening: Listening, claims: Claims) -> Deployment:
-    """From plan and model to the specification of every process."""
+def deploy(
+    before: Prelude, layout: Layout, options: Options, listening: Listening, claims: Claims, world: int = 0
+) -> Deployment:
+    """From plan and model to the specification of every process.
+
+    A router of another `world` has sockets of its own: while a model takes the place of another one, two routers run.
+    """
     prepared, planned = before.prepared, before.plan
-    front = f"ipc://{options.runtime / 'front.sock'}"
-    back = f"ipc://{options.runtime / 'back.sock'}"
-    local = f"{SCHEME}{options.runtime / 'local.sock'}"
+    front = f"ipc://{options.runtime / socket_name('front', world)}"
+    back = f"ipc://{options.runtime / socket_name('back', world)}"
+    local = f"{SCHEME}{options.runtime / socket_name('local', world)}"
     housekeeping = planned.housekeeping
+    description = {"model": msgspec.to_builtins(prepared.status), "tokenizer": prepared.tokenizer}
     router = RouterSpec(
         front=front,
         back=back,
         local=local,
         plan=planned,
-        description={"model": msgspec.to_builtins(prepared.status), "tokenizer": prepared.tokenizer},
+        description=description,
         cpus=housekeeping.cpus,
         pixel_bytes=4 * math.prod(prepared.artefact.pixels) if prepared.artefact.pixels is not None else 0,
     )
@@ -120,6 +127,7 @@ def deploy(before: Prelude, layout: Layout, options: Options, listening: Listeni
         control_socket=options.runtime / "control.sock",
         timing=Timing(start=layout.supervision.start_timeout_s, drain=layout.supervision.drain_timeout_s),
         warnings=before.machine.warnings,
+        description=description,
         chore=claims.attend,
     )
 

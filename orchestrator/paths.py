@@ -73,7 +73,7 @@ def pointed_logs(runtime: Path) -> Path | None:
 
 def claim_runtime_folder(folder: Path) -> None:
     """Makes the folder, mode 0700, ours. PathError if it cannot be or belongs to somebody else."""
-    if len(str(folder / "control.sock")) > LONGEST_SOCKET_PATH:
+    if len(str(folder / socket_name("front", 10_000))) > LONGEST_SOCKET_PATH:
         raise PathError(
             f"{folder}: too long for a unix socket (at most {LONGEST_SOCKET_PATH} bytes); name a shorter --runtime-dir"
         )
@@ -90,3 +90,33 @@ def claim_runtime_folder(folder: Path) -> None:
         raise PathError(f"{folder}: belongs to user {found.st_uid}; name another with --runtime-dir")
     if found.st_mode & 0o022:
         raise PathError(f"{folder}: others may write to it; chmod 700 {folder}, or name another with --runtime-dir")
+
+
+def socket_name(what: str, world: int) -> str:
+    """Of the first router `front.sock`, of the second `front-1.sock`."""
+    return f"{what}-{world}.sock" if world else f"{what}.sock"
+
+
+def point_front_to(runtime: Path, world: int) -> None:
+    """Who starts from now on and connects to `front.sock` finds the router of this world."""
+    if not world:
+        return
+    link = runtime / "front.sock"
+    fresh = runtime / "front.sock.next"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(socket_name("front", world))
+    fresh.replace(link)
+
+
+def remove_sockets(runtime: Path, but: int | None = None) -> None:
+    """What routers have bound, and what leads to it; to be called only while the lock is held. What is no socket stays.
+
+    With `but`, those of this world stay.
+    """
+    for what in ("front", "back", "local"):
+        for path in runtime.glob(f"{what}*.sock*"):
+            if but is not None and path.name == socket_name(what, but):
+                continue
+            mode = path.lstat().st_mode
+            if stat.S_ISSOCK(mode) or (stat.S_ISLNK(mode) and str(path.readlink()).startswith(f"{what}-")):
+                path.unlink(missing_ok=True)

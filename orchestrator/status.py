@@ -317,3 +317,5 @@ class Status(msgspec.Struct):
     unused_cpus: list[int]
     machine: MachineStatus
     warnings: list[str]
+    changing: str = ""
+    """What is just being done with instances on request, and by whom; empty: nothing."""

@@ -159,6 +159,8 @@ class Configure(msgspec.Struct, frozen=True, tag="configure"):
     """Supervisor → router: a changed plan (JSON of Plan)."""
 
     plan: msgspec.Raw
+    description: dict[str, Any] | None = None
+    """What the router tells clients of the model from now on; None leaves it as it is."""
 
 
 ToChild = Start | Drain | Stop | Lost | State | Configure | Hold | Release

@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "restart": "a new process for one part, or for each instance in turn, with no request lost",
     "drain": "take an instance out of service; its process stays",
     "resume": "put a drained instance back into service",
+    "reload": "another layout, model or count of instances, with no request lost",
     "topology": "the machine: packages, NUMA nodes, cache domains, cores, SMT siblings",
     "plan": "the layout, without starting anything, and the reasons for it",
     "simulate": "the router that ships on a virtual clock: another machine, another load, each policy",

@@ -177,6 +177,16 @@ class SupervisionConfig(Struct, frozen=True, kw_only=True):
     drain_timeout_s: Annotated[
         float, Meta(ge=0, le=86_400, description="Seconds that what was accepted may take to be answered at the end.")
     ] = 30.0
+    replan: Annotated[
+        bool,
+        Meta(
+            description="Make the plan anew without an instance that has failed for good: its cores go to the others, or stay idle "
+            "where the layout lists the instances."
+        ),
+    ] = True
+    quarantine_s: Annotated[
+        float, Meta(ge=0, le=86_400, description="Seconds after its last failure that an instance is left in the plan.")
+    ] = 60.0
 
 
 class LogsConfig(Struct, frozen=True, kw_only=True):

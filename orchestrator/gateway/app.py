@@ -239,7 +239,8 @@ class App:
         caller = caller_of(request)
         body = await limits.read_body(request, served.limits.body_bytes)
         call = parse(body, served)
-        impatient = self._live.document is not None and self._live.ready == 0
+        # What is being changed comes back: a request waits for that as long as its own deadline lets it.
+        impatient = self._live.document is not None and self._live.ready == 0 and not self._live.changing
         if impatient:
             if self._live.coming == 0:
                 raise Refusal("no_instance", "no instance is ready", retry_after_seconds=PATIENCE_SECONDS)

@@ -28,6 +28,7 @@ class _Glance(msgspec.Struct):
 
     state: str
     instances: list[_Instance]
+    changing: str = ""
 
 
 _glance = msgspec.json.Decoder(_Glance)
@@ -45,6 +46,8 @@ class Live:
         """Instances that serve."""
         self.coming = 0
         """Instances that will without anybody's help."""
+        self.changing = ""
+        """What somebody is just doing with instances, which will serve again afterwards; empty: nothing."""
         self.malformed = 0
         self.streams = 0
         self._version = 0
@@ -60,6 +63,7 @@ class Live:
             return
         self.document = document
         self.state = glance.state
+        self.changing = glance.changing
         self.ready = sum(instance.state == "ready" for instance in glance.instances)
         self.coming = sum(instance.state in COMING for instance in glance.instances)
         self._version += 1

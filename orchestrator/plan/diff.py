@@ -58,6 +58,6 @@ def diff(old: Plan, new: Plan) -> PlanDiff:
 def _process_changes(before: PlannedInstance, after: PlannedInstance) -> list[str]:
     return [
         f"{field}: {getattr(before, field)} -> {getattr(after, field)}"
-        for field in ("cpus", "membind", "threads", "max_seqlen")
+        for field in ("cpus", "membind", "threads", "max_seqlen", "precision", "engine", "allocator", "huge_pages")
         if getattr(before, field) != getattr(after, field)
     ]

@@ -100,13 +100,11 @@ class _Change:
 
     def _cheapest(self) -> list[Seat]:
         """What leaves next: enough for one that waits, and of such sets one that leaves somebody to serve, then the smallest."""
-        choices = [
-            blocking
-            for waiting in self._pending
-            if (blocking := [seat for seat in self._leaving if seat.cpus & waiting.cpus])
-        ]
-        # Nothing blocks by its cores: memory does.
-        choices = choices or [[seat] for seat in self._leaving]
+        choices: list[list[Seat]] = []
+        for waiting in self._pending:
+            blocking = [seat for seat in self._leaving if seat.cpus & waiting.cpus]
+            # Whom nobody's cores block, memory does: then anybody's leaving helps.
+            choices += [blocking] if blocking else [[seat] for seat in self._leaving]
         return min(choices, key=lambda seats: (self._silences(seats), sum(len(seat.cpus) for seat in seats)))
 
     def _silences(self, seats: Sequence[Seat]) -> bool:

@@ -292,6 +292,8 @@ class RouterLoop:
                 case messages.Configure():
                     try:
                         plan = msgspec.json.decode(message.plan, type=Plan)
+                        if message.description is not None:
+                            self._description = wire.encode_json(wire.DESCRIPTION, message.description)
                     except msgspec.DecodeError as error:
                         log(f"kept the plan: what the supervisor sent is none: {error}")
                         continue

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Literal
 
 from orchestrator.supervisor.backoff import Backoff, Flapping
@@ -101,6 +103,8 @@ class Child:
     wanted: Literal["run", "drain", "stop"] = "run"
     renewing: bool = False
     """This incarnation is to end, and the next one to start at once."""
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    """Of its incarnations: what has the same role has the same numbers, so that none comes twice."""
     incarnation: int = 0
     restarts: int = 0
     failures: int = 0
@@ -281,7 +285,7 @@ class Child:
             case State.STARTING:
                 if self.incarnation:
                     self.restarts += 1
-                self.incarnation += 1
+                self.incarnation = next(self.numbers)
                 self.hopeless = self.renewing = False
                 self.cause = None
                 self.ready_at = None

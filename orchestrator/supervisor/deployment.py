@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from orchestrator.listening import Listening
-from orchestrator.plan.model import Plan
+from orchestrator.plan.model import Plan, PlannedInstance
 from orchestrator.status import ModelStatus
 from orchestrator.supervisor.backoff import Flapping
 from orchestrator.supervisor.core import Kind, Timing
@@ -26,6 +27,23 @@ class ChildPlan:
     pass_fds: tuple[int, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     """What its environment says otherwise than the supervisor's own."""
+    role: str = ""
+    """What the router and the log call it, where that is not its name; two children may have one role while one takes the other's place."""
+    router: str = "router"
+    """Of a worker: the child that gives it work."""
+
+    @property
+    def called(self) -> str:
+        """By the router and in the log."""
+        return self.role or self.name
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An instance that has failed for good, and that the plan now does without."""
+
+    instance: PlannedInstance
+    why: str
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,9 @@ class Deployment:
     parallel_starts: int = 8
     """Processes that may be starting at the same time, so that a big machine does not load 192 models at once."""
     warnings: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    description: dict[str, Any] = field(default_factory=dict)
+    """What the router tells clients of the model."""
     chore: Callable[[], None] = lambda: None
     """Something small that is due about once a second."""
     on_failed: Callable[[str, str], None] = lambda name, why: None  # noqa: ARG005

@@ -52,11 +52,23 @@ class Supervisor:
         self._drain_asked = False
         self._stop_now = False
         self._ever_served = False
+        self.on_hangup: Callable[[], None] | None = None
+        """What SIGHUP asks for; None: nothing, and it is not heard."""
 
     @property
     def stopped_at_once(self) -> bool:
         """Whether a second signal cut the drain short."""
         return self._stop_now
+
+    @property
+    def ending(self) -> bool:
+        """Whether it has been asked to end."""
+        return self._drain_asked
+
+    @property
+    def ever_served(self) -> bool:
+        """Whether everything has been ready once."""
+        return self._ever_served
 
     def status(self) -> Status:
         trouble = self._log.trouble
@@ -64,6 +76,7 @@ class Supervisor:
             draining=self._draining or self._drain_asked,
             ever_served=self._ever_served,
             troubles=() if trouble is None else (trouble,),
+            changing="; ".join(dict.fromkeys(f"{one.what} ({one.who})" for one in self.operations.ongoing.values())),
         )
 
     def ask_to_end(self, now: bool = False) -> None:
@@ -83,6 +96,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, lambda: self.ask_to_end(now=self._drain_asked))
+        if self.on_hangup is not None:
+            loop.add_signal_handler(signal.SIGHUP, self.on_hangup)
         server = await control.serve(self._what.control_socket, self.requests.handle)
         life = asyncio.create_task(self._live(on_ready))
         endless = [asyncio.create_task(self._ticking()), asyncio.create_task(self._publishing())]

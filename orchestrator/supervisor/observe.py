@@ -14,6 +14,7 @@ from orchestrator.plan.model import Plan
 from orchestrator.status import GatewayStatus, ModelStatus, RouterReport, RouterStatus, Status
 from orchestrator.supervisor import report
 from orchestrator.supervisor.core import Child
+from orchestrator.supervisor.deployment import LeftOut
 from orchestrator.supervisor.oom import Witness
 from orchestrator.supervisor.states import State
 from orchestrator.supervisor.verify import VanishedError, verify
@@ -22,6 +23,7 @@ from workers.spec import Binding, Ready, Stats
 
 _Part = TypeVar("_Part", RouterStatus, GatewayStatus)
 
+ROUTER = "router"
 RATE_WINDOW_SECONDS = 10.0
 """The window of the router's rates and quantiles."""
 
@@ -48,6 +50,7 @@ class Observer:
         self._seen: dict[str, report.Observed] = {}
         self._bindings: dict[str, Binding] = {}
         self._witnesses: dict[str, Witness] = {}
+        self._left_out: tuple[LeftOut, ...] = ()
         self._totals = report.Totals()
         self._router = RouterStatus(State.INITIAL.value)
         self._gateways: dict[str, GatewayStatus] = {}
@@ -61,13 +64,26 @@ class Observer:
     def remove(self, name: str) -> None:
         """It is no more."""
         del self._seen[name]
-        for known in (self._bindings, self._gateways):
+        for known in (self._bindings, self._gateways, self._witnesses):
             known.pop(name, None)
         if name not in {instance.name for instance in self._plan.instances}:
             self._planned.pop(name, None)
 
-    def configure(self, plan: Plan, model: ModelStatus | None, warnings: tuple[str, ...] | None) -> None:
+    def rename(self, old: str, new: str) -> None:
+        """A child is called otherwise from now on."""
+        for known in (self._seen, self._bindings, self._gateways, self._witnesses):
+            if old in known:
+                known[new] = known.pop(old)  # type: ignore[assignment]
+
+    def configure(
+        self,
+        plan: Plan,
+        model: ModelStatus | None,
+        warnings: tuple[str, ...] | None,
+        left_out: tuple[LeftOut, ...] | None = None,
+    ) -> None:
         """What is planned from now on. An instance that is no longer planned is shown for as long as it is there."""
+        self._left_out = self._left_out if left_out is None else left_out
         planned = {str(instance.name): instance for instance in plan.instances}
         staying = {name: one for name, one in self._planned.items() if name in self._seen and name not in planned}
         self._plan = plan
@@ -100,7 +116,7 @@ class Observer:
     def gone(self, child: Child) -> None:
         seen = self._seen[child.name]
         seen.pid = seen.verified = seen.rss_bytes = seen.cpu_seconds = None
-        if child.kind == "router":
+        if child.name == ROUTER:
             self._totals.router_gone()
         elif child.kind == "gateway":
             self._gateways.pop(child.name, None)
@@ -108,6 +124,9 @@ class Observer:
     def statistics(self, child: Child, message: Stats, now: float) -> None:
         """Takes over what a router or gateway reports. msgspec.DecodeError if it is not what it should be."""
         if child.kind == "router":
+            self.router_alive_at = now
+            if child.name != ROUTER:
+                return
             body = msgspec.json.decode(message.body, type=RouterReport)
             self._router = body.router
             self._totals.update(body)
@@ -152,17 +171,24 @@ class Observer:
             return None
         return f"instance={name} is not where it was planned: {'; '.join(seen.verified.notes)}"
 
-    def status(self, *, draining: bool, ever_served: bool, troubles: Sequence[str] = ()) -> Status:
+    @property
+    def _the_router(self) -> Child | None:
+        """The one that the gateways speak to; there may be two while one model takes another one's place."""
+        routers = [child for child in self._children.values() if child.kind == "router"]
+        return self._children.get(ROUTER) or (routers[0] if routers else None)
+
+    def status(self, *, draining: bool, ever_served: bool, troubles: Sequence[str] = (), changing: str = "") -> Status:
         """`troubles`: what else an operator must see."""
-        routers, gateways, workers = (
-            [child for child in self._children.values() if child.kind == kind]
-            for kind in ("router", "gateway", "worker")
+        gateways, workers = (
+            [child for child in self._children.values() if child.kind == kind] for kind in ("gateway", "worker")
         )
+        router = self._the_router
+        failed = [State.FAILED for one in self._left_out if one.instance.name not in self._planned]
         state = report.overall_state(
             draining=draining,
-            router=routers[0].state,
+            router=State.INITIAL if router is None else router.state,
             gateways=[child.state for child in gateways],
-            instances=[child.state for child in workers],
+            instances=[*(child.state for child in workers), *failed],
             ever_served=ever_served,
         )
         return report.status(
@@ -174,7 +200,7 @@ class Observer:
             endpoint=self._endpoint,
             plan=self._plan,
             model=self._model,
-            router=self._with_process(routers[0], self._router),
+            router=self._router if router is None else self._with_process(router, self._router),
             gateways=[
                 self._with_process(
                     child, self._gateways.get(child.name) or GatewayStatus(child.name, child.state.value)
@@ -189,9 +215,15 @@ class Observer:
                     self._totals.of(name),
                 )
                 for name, planned in self._planned.items()
+            ]
+            + [
+                report.left_out_status(one, self._totals.of(one.instance.name))
+                for one in self._left_out
+                if one.instance.name not in self._planned
             ],
             machine=self._machine,
             warnings=[*self._warnings, *self._plan.warnings, *self._troubles(), *troubles],
+            changing=changing,
         )
 
     def _with_process(self, child: Child, said: _Part) -> _Part:
@@ -208,7 +240,11 @@ class Observer:
 
     def _troubles(self) -> list[str]:
         """What an operator must see first."""
-        troubles = []
+        troubles = [
+            f"{one.instance.name} failed and is left out of the plan: {one.why}; `orchestrator restart {one.instance.name}` "
+            "or `orchestrator reload` brings it back"
+            for one in self._left_out
+        ]
         for name, child in self._children.items():
             if child.state in (State.FAILED, State.BACKOFF):
                 troubles.append(f"{name} is in {child.state}: {child.last_error}")

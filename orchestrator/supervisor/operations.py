@@ -119,6 +119,15 @@ class Operations:
         )
         self.runner.forget(name)
 
+    async def dismiss(self, name: str, within: float | None = None) -> None:
+        """One that holds nothing, or whose router is gone, stops and is forgotten."""
+        child = self.runner.children[name]
+        self._perform(child, child.stop(self._now()))
+        await self._until(
+            lambda: child.state is State.STOPPED, within, f"{name} has not stopped; it is {{state}}", child
+        )
+        self.runner.forget(name)
+
     async def replace(self, name: str, plan: ChildPlan, within: float | None = None) -> Child:
         """What it holds is answered, it stops, and the next incarnation is started after `plan`; ready when this returns."""
         self.runner.amend(plan)
@@ -128,7 +137,7 @@ class Operations:
         self, plan: Plan, *, model: ModelStatus | None = None, warnings: tuple[str, ...] | None = None
     ) -> None:
         """The router routes after `plan` from now on, and status shows it. Children are not touched."""
-        self.runner.configure(Configure(msgspec.Raw(msgspec.json.encode(plan))))
+        self.runner.configure("router", Configure(msgspec.Raw(msgspec.json.encode(plan))))
         self.runner.observer.configure(plan, model, warnings)
         self.runner.publish_soon.set()
 

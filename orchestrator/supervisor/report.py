@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from orchestrator import __version__
 from orchestrator.plan.model import Plan, PlannedInstance
 from orchestrator.status import (
@@ -20,6 +22,7 @@ from orchestrator.status import (
     Verified,
 )
 from orchestrator.supervisor.core import Child
+from orchestrator.supervisor.deployment import LeftOut
 from orchestrator.supervisor.states import State
 from topology.model import Machine
 
@@ -122,6 +125,12 @@ def instance_status(
     )
 
 
+def left_out_status(left_out: LeftOut, numbers: InstanceReport) -> InstanceStatus:
+    """Of an instance that the plan does without."""
+    shown = instance_status(left_out.instance, None, Observed(), numbers)
+    return msgspec.structs.replace(shown, state="failed", last_error=left_out.why)
+
+
 def machine_status(machine: Machine, plan: Plan) -> MachineStatus:
     """The map of who runs where; it does not change while a plan is in force."""
     users: dict[int, str] = dict.fromkeys(plan.housekeeping.cpus, "housekeeping")
@@ -159,6 +168,7 @@ def status(
     instances: list[InstanceStatus],
     machine: MachineStatus,
     warnings: Sequence[str],
+    changing: str = "",
 ) -> Status:
     return Status(
         version=__version__,
@@ -177,4 +187,5 @@ def status(
         unused_cpus=plan.unused_cpus,
         machine=machine,
         warnings=list(warnings),
+        changing=changing,
     )

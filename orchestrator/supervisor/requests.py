@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -135,6 +135,10 @@ class Requests:
             caller.tell(f"resuming {name}")
             since = time.monotonic()
             return _body([self._outcome(await self._operations.resume(name, asked.timeout), since)])
+
+    def outcomes(self, names: Iterable[str], since: float) -> Answer:
+        """What has become of these parts, asked for at `since` (monotonic)."""
+        return _body([self._outcome(self._operations.find(name, PARTS), since) for name in names])
 
     def _outcome(self, child: Child, since: float) -> Outcome:
         seen = self._operations.runner.observer.of(child.name)

@@ -9,10 +9,13 @@ stimulus to its core at once; `tick`, ten times a second, turns deadlines that h
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import random
 import time
 from collections import deque
+from collections.abc import Iterator
+from itertools import count
 
 import msgspec
 
@@ -83,10 +86,10 @@ class Runner:
         self._running: dict[str, Process] = {}
         self._waiting: deque[str] = deque()
         """Children that are to start as soon as they may, in order."""
-        self._incarnations: dict[str, int] = {}
-        """The last incarnation of those that are forgotten: a name never has the same one twice."""
-        self._new_plan: Configure | None = None
-        """What the router must be told after its specification, which is that of the start."""
+        self._numbers: dict[str, Iterator[int]] = {}
+        """Of incarnations, by role, over all children that come and go."""
+        self._new_plans: dict[str, Configure] = {}
+        """What a router must be told after its specification, which is that of the start."""
         for child in deployment.children:
             self.add(child)
 
@@ -102,7 +105,7 @@ class Runner:
             self.what.timing,
             random.Random(self._rng.random()),
             flapping=self.what.flapping if plan.kind == "worker" else None,
-            incarnation=self._incarnations.get(plan.name, 0),
+            numbers=self._numbers.setdefault(plan.called, count(1)),
         )
         self._plans[plan.name] = plan
         self.children[plan.name] = child
@@ -120,17 +123,43 @@ class Runner:
         child = self.children[name]
         if child.state not in (*AT_REST, State.INITIAL):
             raise ValueError(f"{name} is {child.state}: it must be at rest before it is forgotten")
-        self._incarnations[name] = child.incarnation
-        self._to_router(Release(name))
+        self._to_router(child, Release(self._plans[name].called))
         del self.children[name], self._plans[name]
         self._running.pop(name, None)
+        self._new_plans.pop(name, None)
         self.observer.remove(name)
         self.changed.beat()
 
-    def configure(self, message: Configure) -> None:
-        """The router gets a changed plan, now and whenever it starts."""
-        self._new_plan = message
-        self._to_router(message)
+    def rename(self, old: str, new: str) -> None:
+        """A child takes over a name that is free; its process does not notice."""
+        if new in self.children:
+            raise KeyError(f"there is a child {new} already; forget it first")
+        child = self.children.pop(old)
+        child.name = new
+        self.children[new] = child
+        plan = dataclasses.replace(self._plans.pop(old), name=new)
+        self._plans[new] = dataclasses.replace(plan, role="") if plan.role == new else plan
+        for known in (self._running, self._new_plans):
+            if old in known:
+                known[new] = known.pop(old)  # type: ignore[assignment]
+        if child.kind == "router":
+            for name, one in self._plans.items():
+                if one.router == old:
+                    self._plans[name] = dataclasses.replace(one, router=new)
+        self.observer.rename(old, new)
+        self.changed.beat()
+
+    def adopt(self, deployment: Deployment) -> None:
+        """Deadlines and limits of another deployment; its children come by `add` and `amend`."""
+        self.what = deployment
+        for child in self.children.values():
+            child.timing = deployment.timing
+            child.flapping = deployment.flapping if child.kind == "worker" else None
+
+    def configure(self, router: str, message: Configure) -> None:
+        """This router gets a changed plan, now and whenever it starts."""
+        self._new_plans[router] = message
+        self.send(router, message)
 
     def of(self, *kinds: Kind) -> list[Child]:
         return [child for child in self.children.values() if child.kind in kinds]
@@ -160,20 +189,20 @@ class Runner:
                     self.send(child.name, Stop())
                 case SendDrain():
                     if child.kind == "worker":
-                        self._to_router(Hold(child.name))
+                        self._to_router(child, Hold(self._plans[child.name].called))
                     else:
                         # Unless we are the last, somebody else accepts what comes after it.
                         self.send(child.name, Drain(handover=not self.ending or self.what.listening.kept))
                 case SendResume():
                     if child.kind == "worker":
-                        self._to_router(Release(child.name))
+                        self._to_router(child, Release(self._plans[child.name].called))
                 case Kill():
                     process = self._running.get(child.name)
                     if process is not None:
                         process.kill()
                 case TellLost(incarnation):
                     if child.kind == "worker":
-                        self._to_router(Lost(child.name, incarnation))
+                        self._to_router(child, Lost(self._plans[child.name].called, incarnation))
                 case Changed():
                     self._log_change(child, action)
         if actions:
@@ -185,14 +214,13 @@ class Runner:
         if process is not None:
             process.send(message)
 
-    def _to_router(self, message: ToChild) -> None:
-        for router in self.of("router"):
-            self.send(router.name, message)
+    def _to_router(self, child: Child, message: ToChild) -> None:
+        self.send(self._plans[child.name].router, message)
 
     def _spawn(self, child: Child, incarnation: int) -> None:
         plan = self._plans[child.name]
         process = Process(
-            child.name,
+            plan.called,
             child.kind,
             incarnation,
             on_message=lambda message: self._message(child, message),
@@ -218,11 +246,12 @@ class Runner:
 
     def _brief_router(self, name: str) -> None:
         """What has changed since its specification was written: the plan, and who is to get no work."""
-        if self._new_plan is not None:
-            self.send(name, self._new_plan)
+        if name in self._new_plans:
+            self.send(name, self._new_plans[name])
         for child in self.of("worker"):
-            if child.wanted == "drain" or child.state in (State.DRAINING, State.DRAINED):
-                self.send(name, Hold(child.name))
+            plan = self._plans[child.name]
+            if plan.router == name and (child.wanted == "drain" or child.state in (State.DRAINING, State.DRAINED)):
+                self.send(name, Hold(plan.called))
 
     def _exited(self, child: Child, how: str) -> None:
         if how == "SIGKILL" and child.state is not State.KILLING and child.cause is None:
@@ -245,9 +274,10 @@ class Runner:
             case Drained():
                 self.perform(child, child.said_drained(now))
             case Held():
-                worker = self.children.get(message.name)
-                if child.kind == "router" and worker is not None and worker.kind == "worker":
-                    self.perform(worker, worker.said_drained(now))
+                for worker in self.of("worker"):
+                    plan = self._plans[worker.name]
+                    if plan.router == child.name and plan.called == message.name:
+                        self.perform(worker, worker.said_drained(now))
             case Stats():
                 self._stats(child, message, now)
 

@@ -143,6 +143,14 @@ def test_without_memory_for_one_more_the_old_one_leaves_first() -> None:
     assert order([old], [new], serving=0, spare=0) == [Retire((old,)), Start((new,))]
 
 
+def test_with_memory_short_one_leaves_for_a_newcomer_on_free_cores_before_both_leave_for_another() -> None:
+    old = [Seat("all-0", 0, 0, frozenset({0, 1, 2, 4})), Seat("all-1", 0, 0, frozenset({6}))]
+    new = [Seat("all-0", 0, 1, frozenset({3, 5, 7})), Seat("all-1", 0, 1, frozenset({0, 1, 2, 4, 6}))]
+    assert order(old, new, serving=0, spare=0) == [
+        Retire((old[1],)), Start((new[0],)), Retire((old[0],)), Start((new[1],)),
+    ]  # fmt: skip
+
+
 def test_without_free_cores_one_set_of_cores_changes_hands_at_a_time() -> None:
     old = [Seat(f"all-{cpu}", 0, 0, frozenset({cpu})) for cpu in (0, 1)]
     new = [Seat(f"all-{cpu}", 0, 1, frozenset({cpu})) for cpu in (0, 1)]
