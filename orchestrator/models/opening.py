@@ -20,6 +20,7 @@ from orchestrator.models import verify as checking
 from orchestrator.models.build.assemble import assemble
 from orchestrator.models.build.encoder import Encoder
 from orchestrator.models.build.vit import Vit
+from orchestrator.models.card import card_task
 from orchestrator.models.directory import embeds_texts, encoder_directory, graph_in, weight_files, weights_of
 from orchestrator.models.documents import read
 from orchestrator.models.errors import ModelError, NotBuilt
@@ -160,7 +161,7 @@ def _task(root: Path, task: str | None) -> Task:
     document: dict[str, Any] = {}
     if (home / "config.json").is_file():
         document, _ = reading.read_config(root)
-    return choose_task(task, document, embeds_texts(root), str(home / "config.json"))
+    return choose_task(task, document, embeds_texts(root), str(home / "config.json"), card_task(root))
 
 
 def _tokens(root: Path, settings: Settings) -> tokenizer.Prepared:

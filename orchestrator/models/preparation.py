@@ -22,6 +22,7 @@ import msgspec
 from orchestrator.models import manifest as manifests
 from orchestrator.models.build import BUILDER_VERSION, OPSET
 from orchestrator.models.cache import Cache
+from orchestrator.models.card import card_task
 from orchestrator.models.digest import DigestIndex, SourceFile, combined, digest_files
 from orchestrator.models.directory import source_files
 from orchestrator.models.errors import ModelError
@@ -74,7 +75,10 @@ def prepare(
     store = Cache(cache)
     files = _source_files(source, store.index)
     digest = combined(files)
-    name = f"{source.name}-{_key(digest, task, engine)[:12]}-fp32-{engine}"
+    # Of the card only its claim counts: prose that changes does not make another model.
+    hint = None if task is not None or isinstance(source, Synthetic) else card_task(source.root)
+    asked = task or (hint and f"card:{hint}")
+    name = f"{source.name}-{_key(digest, asked, engine)[:12]}-fp32-{engine}"
     manifest = store.find(name)
     built = False
     if manifest is None:

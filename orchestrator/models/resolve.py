@@ -27,7 +27,7 @@ SYNTHETIC_NAMES = (
 """The keys of synthetic.CONFIGURATIONS; here so that a start from the cache need not import numpy."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_WANTED = ["*.json", "*.txt", "*.model"]
+_WANTED = ["*.json", "*.txt", "*.model", "README.md"]
 _WEIGHTS = (["*.safetensors"], ["onnx/model.onnx", "onnx/model.onnx*data*"], ["pytorch_model*.bin"])
 """Asked for one after the other until there is something to serve: a hub directory often holds the same weights many times."""
 _UNWANTED = ["openvino/*", "*.h5", "*.msgpack"]

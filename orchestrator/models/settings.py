@@ -18,6 +18,7 @@ from orchestrator.models import images
 from orchestrator.models.build import albert, bert, deberta, distilbert, electra, heads, modernbert, mpnet, roberta, vit
 from orchestrator.models.build.encoder import Encoder
 from orchestrator.models.build.limits import EXPORT, Count
+from orchestrator.models.card import card_task
 from orchestrator.models.directory import LIMIT_FILES, Module, embeds_texts, encoder_directory, modules_of
 from orchestrator.models.documents import convert, parse, read, read_bytes
 from orchestrator.models.errors import ModelError, NotBuilt
@@ -156,7 +157,7 @@ def read_settings(directory: Path, task: str | None, given: Encoder | None = Non
     path = home / "config.json"
     if given is None or path.is_file():
         document, path = read_config(directory)
-    chosen = choose_task(task, document, embeds_texts(directory), str(path))
+    chosen = choose_task(task, document, embeds_texts(directory), str(path), card_task(directory))
     encoder = given or read_encoder(document, str(path))
     _images_have_their_own_task(chosen, encoder, str(path))
     limit = _limit(home)

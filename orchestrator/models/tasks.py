@@ -69,13 +69,18 @@ class LabelConfig(msgspec.Struct, frozen=True):
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
 
 
-def choose_task(task: str | None, document: dict[str, Any], has_modules: bool, where: str) -> Task:
-    """The task asked for, or else the one that the directory is made for. ModelError where that is none of TASKS."""
+def choose_task(
+    task: str | None, document: dict[str, Any], has_modules: bool, where: str, hint: str | None = None
+) -> Task:
+    """The task asked for, or else the one that the directory is made for. ModelError where that is none of TASKS.
+
+    `hint` is what the model card claims. It counts where the class of the model says nothing, and where there is a class (which then
+    has no head) only if the task needs none. A claim that is no task here is none.
+    """
     if task is not None:
-        name = ALIASES.get(task, task)
-        for known in TASKS:
-            if name == known:
-                return known
+        asked = _named(task)
+        if asked is not None:
+            return asked
         raise ModelError(
             f"unknown task {task!r}",
             where=where,
@@ -100,7 +105,16 @@ def choose_task(task: str | None, document: dict[str, Any], has_modules: bool, w
         if found == "text-classification" and _is_reranker(document, where):
             return "reranking"
         return found
+    claimed = None if hint is None else _named(hint)
+    if claimed is not None and (not heads or claimed not in KINDS):
+        return claimed
     return "feature-extraction"
+
+
+def _named(name: str) -> Task | None:
+    """By its own name or another of the ecosystem."""
+    name = ALIASES.get(name, name)
+    return next((task for task in TASKS if task == name), None)
 
 
 def _is_reranker(document: dict[str, Any], where: str) -> bool:

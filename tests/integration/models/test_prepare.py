@@ -171,6 +171,23 @@ def test_a_change_of_any_source_is_another_artefact(tiny: ModuleType, model: Pat
     assert len(folders(tmp_path / "cache")) == 2
 
 
+def test_the_claim_of_a_model_card_makes_another_artefact_and_its_prose_does_not(
+    tiny: ModuleType, tmp_path: Path
+) -> None:
+    directory = tiny.write(tmp_path / "tiny", tiny.CASES["bert"])
+    found = []
+    for card in (None, "# Prose\n", "---\npipeline_tag: sentence-similarity\n---\n# Prose\n"):
+        if card is not None:
+            (directory / "README.md").write_text(card)
+        prepared = prepare(str(directory), cache=tmp_path / "cache")
+        found.append((prepared.status.task, prepared.built))
+    assert found == [("feature-extraction", True), ("feature-extraction", False), ("sentence-embedding", True)]
+    (directory / "README.md").write_text(card + "more prose\n")
+    assert not prepare(str(directory), cache=tmp_path / "cache").built
+    asked = prepare(str(directory), task="feature-extraction", cache=tmp_path / "cache")
+    assert asked.status.task == "feature-extraction"
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
