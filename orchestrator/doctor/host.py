@@ -142,6 +142,8 @@ class Host(Struct, frozen=True, kw_only=True):
     """What is to be served here; the default layout where none was named."""
     worker_cpus: frozenset[int] = frozenset()
     """Of the running orchestrator, else of the plan."""
+    housekeeping_cpus: frozenset[int] = frozenset()
+    """Of its router and gateways."""
     instances: int = 1
     widest_instance: int = 1
     """Threads of the largest instance."""

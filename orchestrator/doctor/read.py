@@ -48,7 +48,8 @@ def read_host(asked: Asked, environment: Mapping[str, str]) -> Host:
     live = asked.sysroot.resolve() == Path("/")
     tree = _tree(asked.sysroot)
     machine = _machine(asked.sysroot)
-    cpus, planned = _workers(machine, asked)
+    planned = _planned(machine, asked.layout)
+    cpus, house = _in_use(planned, asked.status)
     trials = _trials(machine, planned) if live else dict.fromkeys(NAMES, NOT_LIVE)
     clock = trials["clock"]
     tree_cpus = () if isinstance(machine, Unread) else tuple(cpu.cpu for cpu in machine.cpus if cpu.allowed)
@@ -58,6 +59,7 @@ def read_host(asked: Asked, environment: Mapping[str, str]) -> Host:
         machine=machine,
         layout=asked.layout,
         worker_cpus=cpus,
+        housekeeping_cpus=house,
         instances=len(planned.instances) if planned is not None else 1,
         widest_instance=max((each.threads for each in planned.instances), default=1) if planned is not None else 1,
         frequencies=files.frequencies(tree, tree_cpus),
@@ -118,19 +120,22 @@ def _machine(sysroot: Path) -> Machine | Unread:
         return Unread(str(error))
 
 
-def _workers(machine: Machine | Unread, asked: Asked) -> tuple[frozenset[int], Plan | None]:
-    """The CPUs of instances, of those that run or else of the plan for this layout."""
-    planned = None
-    if not isinstance(machine, Unread):
-        try:
-            planned = plan(machine, PlanRequest(layout=asked.layout))
-        except PlanError:
-            planned = None  # `orchestrator check` says why
-    if isinstance(asked.status, Status):
-        return frozenset(cpu for each in asked.status.instances for cpu in each.cpus), planned
+def _planned(machine: Machine | Unread, layout: Layout) -> Plan | None:
+    if isinstance(machine, Unread):
+        return None
+    try:
+        return plan(machine, PlanRequest(layout=layout))
+    except PlanError:
+        return None  # `orchestrator check` says why
+
+
+def _in_use(planned: Plan | None, status: Status | Unread) -> tuple[frozenset[int], frozenset[int]]:
+    """The CPUs of instances and of housekeeping: of those that run, or else of the plan for this layout."""
+    if isinstance(status, Status):
+        return frozenset(cpu for each in status.instances for cpu in each.cpus), frozenset(status.housekeeping_cpus)
     if planned is None:
-        return frozenset(), None
-    return frozenset(cpu for each in planned.instances for cpu in each.cpus), planned
+        return frozenset(), frozenset()
+    return frozenset(cpu for each in planned.instances for cpu in each.cpus), frozenset(planned.housekeeping.cpus)
 
 
 def _trials(machine: Machine | Unread, planned: Plan | None) -> Mapping[str, Trial | Unread]:

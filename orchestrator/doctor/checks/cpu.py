@@ -41,13 +41,15 @@ def smt(host: Host) -> Finding:
     if host.machine.smt < 2:
         said = host.smt_control if isinstance(host.smt_control, str) else "one thread per core"
         return Finding(check="SMT", group="cpu", level="ok", found=f"off or not there ({said})")
-    idle = _siblings(host.machine, host.worker_cpus)
+    beside = _siblings(host.machine, host.worker_cpus)
+    ours, idle = ([cpu for cpu in beside if (cpu in host.housekeeping_cpus) is kept] for kept in (True, False))
     return Finding(
         check="SMT",
         group="cpu",
-        level="note",
+        level="note" if idle else "ok",
         found=f"{host.machine.smt} threads per core; instances use one of each"
-        + (f", {cpus_in_words(idle)} beside them stay idle" if idle else ""),
+        + (f", {cpus_in_words(idle)} beside them stay idle" if idle else "")
+        + (f", {cpus_in_words(ours)} beside them run router and gateways" if ours else ""),
         cost="whatever else runs there takes execution units from an instance: keep other services off them (AllowedCPUs=), "
         "or switch SMT off"
         if idle

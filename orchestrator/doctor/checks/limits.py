@@ -137,6 +137,11 @@ def port(host: Host) -> Finding:
         return unknown("port", "limits", host.port)
     if host.port.ok:
         return Finding(check="port", group="limits", level="ok", found=host.port.said)
+    if "ermission" in host.port.said:
+        return Finding(
+            check="port", group="limits", level="broken", found=host.port.said, cost="`up` refuses to start",
+            mend="a port from 1024 on, AmbientCapabilities=CAP_NET_BIND_SERVICE, or the socket unit",
+        )  # fmt: skip
     return Finding(
         check="port", group="limits", level="broken", found=host.port.said, cost="`up` refuses to start",
         mend=f"--port with another, or see who has it: ss -ltnp 'sport = :{host.layout.port}'",

@@ -72,7 +72,7 @@ TREES: list[tuple[str, Mapping[str, str | None], str, str]] = [
     (
         "SMT",
         {f"{CPU}/cpu{cpu}/topology/core_cpus_list": "0-1" if cpu < 2 else "2-3" for cpu in range(4)},
-        "note", "2 threads per core",
+        "ok", "run router and gateways",
     ),
     ("stolen time", {}, "ok", "0.0 %"),
     ("stolen time", {"proc/stat": "cpu  100 0 0 900 0 0 0 20 0 0"}, "note", "2.0 % of the CPU time"),
@@ -184,6 +184,7 @@ TRIED: list[tuple[str, dict[str, Any], str, str]] = [
     ("clock source", {"clock": "acpi_pm", "clocks": "acpi_pm", "clock_nanoseconds": Unread("no")}, "costs", "dmesg"),
     ("port", {}, "ok", "works"),
     ("port", {"port": Trial(False, "127.0.0.1:8080: Address already in use")}, "broken", "sport = :8080"),
+    ("port", {"port": Trial(False, "127.0.0.1:80: Permission denied")}, "broken", "CAP_NET_BIND_SERVICE"),
     ("cache folder", {}, "ok", "100.0 GiB free"),
     ("cache folder", {"cache": Folder("/c", "", 1 << 30)}, "note", "orchestrator models prune"),
     ("cache folder", {"cache": Folder("/c", "", 1 << 20)}, "costs", "orchestrator models prune"),
@@ -231,6 +232,12 @@ def test_one_node_needs_neither_libnuma_nor_a_policy_nor_balancing(live: Live, f
            "sys/devices/system/node/node0/distance": "10", "proc/sys/kernel/numa_balancing": "1"}  # fmt: skip
     host = live(one, libnuma=NO, memory_policy=NO)
     assert [finding(host, check).level for check in ("libnuma", "memory policy", "NUMA balancing")] == ["ok"] * 3
+
+
+def test_siblings_that_run_the_router_are_not_called_idle(live: Live, finding: Of) -> None:
+    paired = {f"{CPU}/cpu{cpu}/topology/core_cpus_list": "0-1" if cpu < 2 else "2-3" for cpu in range(4)}
+    host = live(paired, worker_cpus=frozenset({0, 2}), housekeeping_cpus=frozenset({1}))
+    assert "CPU 3 beside them stay idle, CPU 1 beside them run router and gateways" in finding(host, "SMT").found
 
 
 def test_nothing_is_wrong_with_the_healthy_host(live: Live) -> None:
