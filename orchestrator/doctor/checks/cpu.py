@@ -48,7 +48,7 @@ def smt(host: Host) -> Finding:
         group="cpu",
         level="note" if idle else "ok",
         found=f"{host.machine.smt} threads per core; instances use one of each"
-        + (f", {cpus_in_words(idle)} beside them stay idle" if idle else "")
+        + (f", {cpus_in_words(idle)} beside them idle" if idle else "")
         + (f", {cpus_in_words(ours)} beside them run router and gateways" if ours else ""),
         cost="whatever else runs there takes execution units from an instance: keep other services off them (AllowedCPUs=), "
         "or switch SMT off"
