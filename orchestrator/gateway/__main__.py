@@ -109,7 +109,6 @@ class Process:
         beats = asyncio.create_task(self._beat())
         reports = asyncio.create_task(self._report())
         self._channel.send(Ready(seconds=time.monotonic() - self._started, details={"pid": os.getpid()}))
-        log.info("gateway=%s starting->ready after=%.2fs", self._spec.name, time.monotonic() - self._started)
         try:
             await self._stopped.wait()
         finally:
@@ -166,7 +165,7 @@ class Process:
         else:
             self._app.draining = True
         if self._drain is None:
-            log.info("gateway=%s ready->draining in_flight=%d", self._spec.name, self._app.stats.in_flight)
+            log.info("draining in_flight=%d", self._app.stats.in_flight)
             self._drain = asyncio.create_task(self._say_drained())
 
     async def _say_drained(self) -> None:
@@ -174,7 +173,7 @@ class Process:
             await self._nobody_connected()
         await self._app.idle.wait()
         self._send(Drained())
-        log.info("gateway=%s drained", self._spec.name)
+        log.info("drained")
 
     async def _nobody_connected(self) -> None:
         """Until the last connection has ended, or nothing new is to be taken at all. From HANDOVER_SECONDS on idle ones are ended."""

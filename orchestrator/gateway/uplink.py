@@ -107,12 +107,13 @@ class Uplink:
         self._lane, self._blocked = lane, False
         self._loop.add_reader(lane.fileno(), self._readable)
         frames = self.link.resume(time.monotonic())
-        if frames:
+        again = [number for frame in frames if (number := wire.request_id_of(frame)) is not None]
+        if again:
             say(
-                f"connected to the router anew; {len(frames)} unanswered requests are submitted again",
+                f"connected to the router anew; {len(again)} unanswered requests are submitted again",
                 level="warning",
                 event="resubmitted",
-                requests=[f"{self._name}:{wire.request_id_of(frame) or 0:x}" for frame in frames[:MOST_REQUESTS]],
+                requests=[f"{self._name}:{number:x}" for number in again[:MOST_REQUESTS]],
             )
         for frame in frames:
             self._send(frame)
