@@ -134,6 +134,7 @@ def test_a_gateway_without_descriptors_serves_those_it_has_and_the_others_once_t
                 one.sendall(request + body)
                 answered.append(one.recv(1 << 16).startswith(b"HTTP/1.1 200"))
         assert 1 <= sum(answered) < len(crowd)
+        system.until("it has counted them", lambda status: status.gateways[0].connections > 0)
         for one in crowd:
             one.close()
         system.until("it has seen them go", lambda status: status.gateways[0].connections == 0)
