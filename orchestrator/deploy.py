@@ -17,6 +17,7 @@ from orchestrator.listening import Listening
 from orchestrator.paths import socket_name
 from orchestrator.plan.model import PlannedInstance
 from orchestrator.router.spec import RouterSpec
+from orchestrator.supervisor.backoff import Flapping
 from orchestrator.supervisor.core import Timing
 from orchestrator.supervisor.deployment import ChildPlan, Deployment
 from workers.lane import SCHEME
@@ -126,6 +127,7 @@ def deploy(
         endpoint=listening.endpoint,
         control_socket=options.runtime / "control.sock",
         timing=Timing(start=layout.supervision.start_timeout_s, drain=layout.supervision.drain_timeout_s),
+        flapping=Flapping(layout.supervision.flap_failures, layout.supervision.flap_window_s),
         warnings=before.machine.warnings,
         description=description,
         chore=claims.attend,

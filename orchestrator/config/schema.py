@@ -177,6 +177,17 @@ class SupervisionConfig(Struct, frozen=True, kw_only=True):
     drain_timeout_s: Annotated[
         float, Meta(ge=0, le=86_400, description="Seconds that what was accepted may take to be answered at the end.")
     ] = 30.0
+    flap_failures: Annotated[
+        int,
+        Meta(
+            ge=2,
+            le=1 << 24,
+            description="So many failures of an instance within flap_window_s, ready between them or not, and it stays down.",
+        ),
+    ] = 10
+    flap_window_s: Annotated[
+        float, Meta(gt=0, le=86_400, description="Seconds over which the failures of an instance are counted.")
+    ] = 600.0
     replan: Annotated[
         bool,
         Meta(

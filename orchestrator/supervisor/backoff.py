@@ -14,7 +14,7 @@ class Backoff:
     most: float = 30.0
     jitter: float = 0.25
     good_run: float = 10.0
-    served: float = 2.0
+    served: float = 1.0
     """The most after a run that had become ready: what comes back and serves is worth the seconds that its start costs, and only a start
     that fails is likely to fail again."""
 

@@ -33,9 +33,10 @@ GATEWAYS = ["gateway-0", "gateway-1"]
 LAYOUT = """version: 1
 policy: by-seqlen
 gateways: 2
+supervision: {{flap_failures: 100000}}  # who is killed dozens of times within minutes would otherwise stay down, by design
 instances:
-  - {name: short, max_seqlen: 32, cores: 1}
-  - {name: long, cores: 1}
+  - {{name: short, max_seqlen: {short}, cores: 1}}
+  - {{name: long, cores: 1}}
 """
 ENDED = {"lock", "log", "logs"}
 """What may lie in the runtime folder once the orchestrator has stopped: the lock must not be removed, or two could hold it;
@@ -72,10 +73,11 @@ def main() -> int:
 
 
 def run(args: argparse.Namespace, folder: Path, enough: threading.Event) -> Verdict:
-    layout = folder / "layout.yaml"
-    layout.write_text(LAYOUT)
+    layouts = [folder / "layout.yaml", folder / "other.yaml"]
+    for layout, short in zip(layouts, (32, 64), strict=True):
+        layout.write_text(LAYOUT.format(short=short))
     cache = args.cache_dir or folder / "cache"
-    system = System(folder / "run", cache, ("--layout", str(layout)), {})
+    system = System(folder / "run", cache, ("--layout", str(layouts[0])), {})
     clients = None
     try:
         system.wait_ready()
@@ -83,11 +85,11 @@ def run(args: argparse.Namespace, folder: Path, enough: threading.Event) -> Verd
         clients = Clients(
             system.port, f"ipc://{system.runtime}/front.sock", count=args.clients, rate=args.rate, seed=args.seed
         )
-        watch = Watch(system, parts)
+        watch = Watch(system, parts, layouts)
         clients.start()
         watch.run(schedule(args.seed, args.seconds, args.kills, WORKERS, GATEWAYS), args.seconds, enough)
         waiting = clients.stop()
-        verdict = judge(clients.asked, watch.deaths, watch.samples, args.back_within)
+        verdict = judge(clients.asked, watch.deaths, watch.samples, watch.operations, args.back_within)
         verdict.left_behind += [f"{waiting} clients still wait for an answer"] if waiting else []
         if enough.is_set():  # Ctrl-C has reached the orchestrator too
             verdict.left_behind.append("nothing was looked for: the run was interrupted")
@@ -144,6 +146,7 @@ def document(verdict: Verdict, args: argparse.Namespace) -> dict[str, Any]:
         "broken_with_gateway": verdict.broken_with_gateway,
         "deaths": verdict.dealt,
         "back_seconds": {what: sorted(round(one, 2) for one in seconds) for what, seconds in verdict.back.items()},
+        "operations": {how: [round(one, 2) for one in seconds] for how, seconds in verdict.operations.items()},
         "growth": {
             one.part: {"seconds": round(one.seconds), "rss_bytes": one.rss, "descriptors": one.descriptors}
             for one in verdict.growth
@@ -173,6 +176,10 @@ def table(verdict: Verdict, args: argparse.Namespace) -> list[str]:
         seconds = verdict.back.get(what)
         back = f"{median(seconds):>24.2f}{max(seconds):>12.2f}" if seconds else f"{'lives on':>24}{'':>12}"
         lines.append(f"{what:<28}{count:>8}{back}")
+    lines += [
+        f"{how:<28}{len(seconds):>8}{f'took {median(seconds):.2f}':>24}{max(seconds):>12.2f}"
+        for how, seconds in sorted(verdict.operations.items())
+    ]
     lines += ["", f"{'process':<28}{'over s':>8}{'MiB, first to last':>24}{'descriptors':>16}"]
     lines += [
         f"{one.part:<28}{one.seconds:>8.0f}{f'{one.rss[0] / MIB:.1f} to {one.rss[1] / MIB:.1f}':>24}"

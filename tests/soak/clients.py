@@ -53,6 +53,8 @@ class Asked:
     """200, another status of HTTP, or the reason of a refusal."""
     wrong: bool = False
     instance: str | None = None
+    said: str = ""
+    """The body of an answer that is none."""
 
 
 def known_texts() -> tuple[list[str], Rows]:
@@ -128,6 +130,7 @@ class Clients:
                 asked.answered_at = time.monotonic()
                 asked.instance = answer.getheader("x-instance")
                 asked.wrong = answer.status == 200 and self._differs(asked, json.loads(said))
+                asked.said = said[:300].decode("utf-8", "replace") if answer.status != 200 else ""
                 asked.code = answer.status
         connection.close()
 

@@ -9,11 +9,13 @@ and each must fall together with a gateway's death; any other break is a loss.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from clients import Asked, Break
-from watch import Death, Sample, kind_of
+from schedule import EVERY_WORKER
+from watch import Death, Operation, Sample, kind_of
 
 MIB = 1 << 20
 BACK_SECONDS = 5.0
@@ -62,6 +64,10 @@ class Verdict:
     back: dict[str, list[float]] = field(default_factory=dict)
     """"worker SIGKILL" → seconds until it was ready, and a worker had answered again."""
     late: list[str] = field(default_factory=list)
+    operations: dict[str, list[float]] = field(default_factory=dict)
+    """"restart" → seconds that each took."""
+    failed: list[str] = field(default_factory=list)
+    """Operations that did not end with 0."""
     growth: list[Growth] = field(default_factory=list)
     left_behind: list[str] = field(default_factory=list)
     """Processes, zombies, files."""
@@ -78,6 +84,7 @@ class Verdict:
         if not self.answered:
             found.append("no request was answered: nothing was tested")
         found += [f"late: {line}" for line in self.late]
+        found += [f"failed: {line}" for line in self.failed]
         found += [
             f"grew: {one.part} from {one.rss[0] / MIB:.1f} to {one.rss[1] / MIB:.1f} MiB, "
             f"{one.descriptors[0]:g} to {one.descriptors[1]:g} descriptors in {one.seconds:.0f} s"
@@ -87,8 +94,19 @@ class Verdict:
         return found + [f"left behind: {line}" for line in self.left_behind]
 
 
-def judge(asked: list[Asked], deaths: list[Death], samples: list[Sample], back_within: float = BACK_SECONDS) -> Verdict:
+def judge(
+    asked: list[Asked],
+    deaths: list[Death],
+    samples: list[Sample],
+    operations: Sequence[Operation] = (),
+    back_within: float = BACK_SECONDS,
+) -> Verdict:
     verdict = Verdict()
+    for operation in operations:
+        verdict.operations.setdefault(operation.blow.how, []).append(operation.seconds)
+        if operation.code != 0:
+            blow = operation.blow
+            verdict.failed.append(f"{blow.how} of {blow.part}: exit {operation.code}: {operation.said[-500:]}")
     gateways = [death for death in deaths if kind_of(death.part) == "gateway" and not death.shrugged_off]
     for one in asked:
         unexplained = [each for each in one.breaks if not _explained(each, gateways)]
@@ -99,7 +117,7 @@ def judge(asked: list[Asked], deaths: list[Death], samples: list[Sample], back_w
             verdict.sequences += len(one.texts)
             verdict.latencies.append(one.answered_at - one.began_at)
         else:
-            verdict.lost.append(f"over {one.way} at {one.began_at:.2f}: {one.code or 'never answered'}")
+            verdict.lost.append(f"over {one.way} at {one.began_at:.2f}: {one.code or 'never answered'} {one.said}")
         verdict.lost += [
             f"over {one.way}: {each.what} at {each.at:.2f}, sent at {each.sent_at:.2f}, no gateway died"
             for each in unexplained
@@ -128,22 +146,22 @@ def _returns(verdict: Verdict, asked: list[Asked], deaths: list[Death], back_wit
     for times in answers.values():
         times.sort()
     for death in deaths:
-        what = f"{kind_of(death.part)} {death.blow.signal}"
+        what = f"{EVERY_WORKER if death.blow.part == EVERY_WORKER else kind_of(death.part)} {death.blow.how}"
         verdict.dealt[what] = verdict.dealt.get(what, 0) + 1
         if death.shrugged_off:
             continue
         if death.back_at is None:
-            verdict.late.append(f"{death.part} did not come back after {death.blow.signal} at {death.at:.2f}")
+            verdict.late.append(f"{death.part} did not come back after {death.blow.how} at {death.at:.2f}")
             continue
         back_at = death.back_at
         if kind_of(death.part) == "worker":
             back_at = next((time for time in answers.get(death.part, []) if time >= death.back_at), back_at)
         seconds = back_at - death.at
         verdict.back.setdefault(what, []).append(seconds)
-        allowed = back_within + (FOUND_OUT_SECONDS if death.blow.signal == "SIGSTOP" else 0.0)
+        allowed = back_within + (FOUND_OUT_SECONDS if death.blow.how == "SIGSTOP" else 0.0)
         if seconds > allowed:
             verdict.late.append(
-                f"{death.part} was back {seconds:.1f} s after {death.blow.signal}, allowed are {allowed:g}"
+                f"{death.part} was back {seconds:.1f} s after {death.blow.how}, allowed are {allowed:g}"
             )
 
 

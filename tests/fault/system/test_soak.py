@@ -27,4 +27,5 @@ def test_a_minute_of_random_deaths_loses_nothing_and_leaves_nothing_behind(model
     assert result["complaints"] == []
     assert result["lost"] == result["wrong"] == 0
     assert result["answered"] > 1000, said
-    assert sum(result["deaths"].values()) == 17
+    assert sum(result["deaths"].values()) >= 17
+    assert result["operations"], said

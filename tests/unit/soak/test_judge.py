@@ -99,6 +99,15 @@ def test_growth_is_told_from_warming_up(
     assert (verdict.complaints == []) is flat
 
 
+def test_an_operation_that_fails_is_a_complaint(soak: Any, asked: Any) -> None:
+    operations = [
+        soak.watch.Operation(soak.schedule.Blow(1.0, "short-0", "restart"), 1.2, code, "why") for code in (0, 1)
+    ]
+    verdict = soak.judge.judge([asked(1.0)], [], [], operations)
+    assert verdict.operations == {"restart": [1.2, 1.2]}
+    assert len(verdict.complaints) == 1
+
+
 def test_an_answer_is_compared_number_by_number(soak: Any) -> None:
     clients = soak.clients.Clients(0, "", count=1, rate=1.0, seed=1)
     one = soak.clients.Asked(0.0, [0, 3], "http")
@@ -113,11 +122,12 @@ def test_the_order_of_deaths_is_that_of_the_seed_and_no_two_stops_are_close(soak
         made: list[Any] = soak.schedule.schedule(seed, 600.0, 200, ["short-0", "long-0"], ["gateway-0", "gateway-1"])
         return made
 
-    blows = order(5)
-    assert blows == order(5) != order(6)
+    assert order(5) == order(5) != order(6)
+    blows = [blow for blow in order(5) if not blow.is_operation]
     assert len(blows) == 200
-    assert {blow.part for blow in blows} == {"short-0", "long-0", "router", "gateway-0", "gateway-1"}
-    assert {blow.signal for blow in blows} == {"SIGKILL", "SIGSEGV", "SIGTERM", "SIGSTOP"}
-    assert all(blow.part in ("short-0", "long-0") for blow in blows if blow.at >= 360)
-    stops = [blow.at for blow in blows if blow.signal == "SIGSTOP"]
+    assert {blow.part for blow in blows} == {"short-0", "long-0", "every worker", "router", "gateway-0", "gateway-1"}
+    assert {blow.how for blow in blows} == {"SIGKILL", "SIGSEGV", "SIGTERM", "SIGSTOP"}
+    assert {blow.how for blow in order(5) if blow.is_operation} == set(soak.schedule.OPERATIONS)
+    assert all(blow.part in ("short-0", "long-0") for blow in order(5) if blow.at >= 360)
+    stops = [blow.at for blow in blows if blow.how == "SIGSTOP"]
     assert all(b - a >= 9.0 for a, b in itertools.pairwise(stops))
