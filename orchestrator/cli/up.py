@@ -152,6 +152,6 @@ def _show_ready(status: Status, journal: Journal) -> None:
         "",
         f"ready: {status.endpoint}",
         f"  curl -s {asked}",
-        f"  dashboard: {status.endpoint}/dashboard    Ctrl-C drains and stops",
+        f"  {f'dashboard: {at}/dashboard    ' if at == status.endpoint else ''}Ctrl-C drains and stops",
     ]
     print("\n".join(lines), flush=True)

@@ -21,10 +21,12 @@ class Manager:
         self.socket.bind(str(path))
         self.socket.settimeout(30)
 
-    def until(self, wanted: str) -> None:
-        """Until a message holds this line. TimeoutError if none comes."""
-        while wanted not in self.socket.recv(4096).decode().splitlines():
-            pass
+    def until(self, wanted: str) -> list[str]:
+        """Until a message holds this line; the lines of those before it. TimeoutError if none comes."""
+        before: list[str] = []
+        while wanted not in (lines := self.socket.recv(4096).decode().splitlines()):
+            before += lines
+        return before
 
     def drained(self) -> int:
         """Reads all that has come; how many of the messages fed the watchdog."""
@@ -50,7 +52,9 @@ def test_it_says_ready_feeds_the_watchdog_and_says_stopping(start_system: Callab
     system = start_system(
         "--instances", "1", environment={"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "1500000"}
     )
-    manager.until("READY=1")
+    starting = manager.until("READY=1")
+    assert any(line.startswith("STATUS=starting: model ") for line in starting), starting
+    assert "EXTEND_TIMEOUT_USEC=600000000" in starting  # a step of the start: the next may take as long again
     manager.until("WATCHDOG=1")
     manager.until("WATCHDOG=1")
     environ = Path(f"/proc/{system.pids()['all-0']}/environ").read_bytes()
