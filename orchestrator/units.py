@@ -55,6 +55,8 @@ class Host:
     """Address as ListenStream= takes it; None: no socket unit, since the port is chosen anew at each start."""
     readable: tuple[str, ...] = ()
     """Folders that have to be seen although they lie where the sandbox hides everything: below /home, /root, /tmp."""
+    mounts: tuple[str, ...] = ()
+    """What has to be mounted before a start: paths of the program, the layout, the model."""
     reasons: tuple[str, ...] = ()
     """Comments at the head of the drop-in."""
 
@@ -118,9 +120,10 @@ def _quoted(word: str) -> str:
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _path(text: str) -> str:
-    """A path among others on one line, as in BindReadOnlyPaths=: there a colon separates, and variables mean nothing."""
-    return _quoted(text).replace("$$", "$").replace(":", "\\:")
+def _path(text: str, *, colon: bool = False) -> str:
+    """A path in a setting other than a command: there variables mean nothing; in BindReadOnlyPaths= a colon separates."""
+    plain = _quoted(text).replace("$$", "$")
+    return plain.replace(":", "\\:") if colon else plain
 
 
 def _digest(text: str) -> str:
@@ -256,15 +259,18 @@ WantedBy=multi-user.target
 
 
 def _drop_in(program: str, name: str | None, host: Host) -> str:
-    lines = [f"# {reason}" for reason in host.reasons]
+    lines = [*(f"# {reason}" for reason in host.reasons), "[Unit]"]
+    if host.mounts:
+        lines += ["# At boot it waits for the file systems that these lie on."]
+        lines += [f"RequiresMountsFor={_path(path)}" for path in host.mounts]
     if host.listen is not None:
         own = f"orchestrator@{name}" if name is not None else "orchestrator"
         lines += [
-            "[Unit]",
             "# systemd holds the listening socket: it is there before the service, and goes only when it is stopped itself.",
+            f"Requires={own}.socket",
+            f"After={own}.socket",
         ]
-        lines += [f"Requires={own}.socket", f"After={own}.socket", ""]
-    lines += ["[Service]"]
+    lines += ["", "[Service]"]
     if host.layout != default_layout(name):
         options = "" if host.layout is None else f" --layout {_quoted(host.layout)}"
         lines += ["ExecStart=", f"ExecStart={program} up{options}"]
@@ -288,7 +294,7 @@ def _drop_in(program: str, name: str | None, host: Host) -> str:
         ]
     if host.readable:
         lines += ["# What the program needs and the sandbox would hide."]
-        lines += [f"BindReadOnlyPaths={_path(folder)}" for folder in host.readable]
+        lines += [f"BindReadOnlyPaths={_path(folder, colon=True)}" for folder in host.readable]
     return "\n".join([*lines, ""])
 
 

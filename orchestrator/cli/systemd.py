@@ -105,6 +105,7 @@ def this_host(layout_file: Path | None, name: str | None, words: Sequence[str]) 
         layout=path,
         listen=listen_stream(layout.host, layout.port),
         readable=tuple(readable),
+        mounts=tuple(dict.fromkeys(each for each in (words[0], path, *_model_folder(layout)) if each is not None)),
         reasons=(
             said,
             "Written by `orchestrator systemd --install`; run it again after a change of the layout's cores or address.",

@@ -48,6 +48,12 @@ def test_a_named_service_has_folders_a_user_and_a_socket_of_its_own() -> None:
     assert "Service=orchestrator@blue.service" in files["orchestrator@blue.socket"]
 
 
+def test_at_boot_it_waits_for_what_the_program_and_its_files_lie_on() -> None:
+    text = drop_in(host(mounts=("/opt/x y/bin/orchestrator", "/srv/models")))
+    assert '\nRequiresMountsFor="/opt/x y/bin/orchestrator"\nRequiresMountsFor=/srv/models\n' in text
+    assert text.index("[Unit]") < text.index("RequiresMountsFor") < text.index("[Service]")
+
+
 def test_without_a_fixed_port_there_is_no_socket_unit() -> None:
     files = units("/p/orchestrator", None, host(listen=None), 30.0)
     assert not [file for file in files if file.path.endswith(".socket")]
