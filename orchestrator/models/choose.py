@@ -87,15 +87,21 @@ def _exactness(variant: Variant) -> float:
 
 
 def _milliseconds(variant: Variant, low: int, high: int) -> float:
-    """Geometric mean over the measured lengths within the range; outside of all of them that of the nearest."""
-    timed = [timing for timing in variant.timings if timing.milliseconds > 0]
+    """Geometric mean over the measured lengths within the range. Where there are none, the time in its middle, as if the time grew by a
+    power of the length between the two measured next to it; outside of all of them that of the nearest."""
+    timed = sorted((timing for timing in variant.timings if timing.milliseconds > 0), key=lambda timing: timing.tokens)
     if not timed:
         return math.inf
     within = [timing for timing in timed if low <= timing.tokens <= high]
-    if not within:
-        middle = math.sqrt(low * high)
-        within = [min(timed, key=lambda timing: abs(math.log(timing.tokens / middle)))]
-    return math.exp(sum(math.log(timing.milliseconds) for timing in within) / len(within))
+    if within:
+        return math.exp(sum(math.log(timing.milliseconds) for timing in within) / len(within))
+    below = [timing for timing in timed if timing.tokens < low]
+    above = [timing for timing in timed if timing.tokens > high]
+    if not below or not above:
+        return (below[-1] if below else above[0]).milliseconds
+    before, behind = below[-1], above[0]
+    share = math.log(math.sqrt(low * high) / before.tokens) / math.log(behind.tokens / before.tokens)
+    return before.milliseconds * math.pow(behind.milliseconds / before.milliseconds, share)
 
 
 def _reason(best: Variant, study: Study, close: Sequence[Variant], wish: Wish, low: int, high: int) -> str:

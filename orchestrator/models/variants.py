@@ -8,7 +8,7 @@ import msgspec
 
 from workers.spec import Artefact
 
-STUDY_VERSION = 5
+STUDY_VERSION = 6
 """Part of the name of every study: count it up whenever a variant is made or measured differently."""
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -56,7 +56,7 @@ class Accuracy(msgspec.Struct, frozen=True):
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """One text of so many tokens on one thread."""
+    """One text of so many tokens on one thread, after a text of another length."""
 
     tokens: int
     milliseconds: float

@@ -28,7 +28,7 @@ from orchestrator.models.weights import Checkpoint, Weights
 from workers.engines.onnxruntime import load
 from workers.spec import WorkerSpec
 
-SHAPES = [(1, 16), (1, 128), (8, 16)]
+SHAPES = [(1, 16), (1, 128), (1, 384), (8, 16)]
 TIE = 1.08
 TURNS = 25
 WARM_START_SECONDS = 0.3
