@@ -16,7 +16,7 @@ help:
 	@echo 'make test            tests, linters, type checks'
 	@echo 'make nightly         millions of random events through the router, its books checked after each; about ten minutes'
 	@echo 'make soak            ten minutes of load, 200 kills of random parts: nothing may be lost, wrong or left behind'
-	@echo 'make test-vm         placement proven in virtual machines with several sockets and nodes; minutes; needs root, Debian'
+	@echo 'make test-vm         placement, and the service under systemd, proven in virtual machines with several nodes; minutes; needs root, Debian'
 	@echo 'make test-reference computes the stored reference rows anew with transformers and torch, and compares'
 	@echo 'make bench-overhead  what gateway, router and messaging cost per request'
 	@echo 'make bench-served    mixed and short load against bare processes and round-robin, in turns on the same cores'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.units import Host, Placement, generic, is_as_written, quoted, signed, units
+from orchestrator.supervisor.core import Timing
+from orchestrator.units import Host, Placement, generic, is_as_written, quoted, signed, stop_seconds, units
 
 
 def drop_in(host: Host, name: str | None = None) -> str:
@@ -35,6 +36,14 @@ def test_the_layout_of_the_unit_is_not_said_again_another_one_is() -> None:
     assert "ExecStart=\nExecStart=/p/orchestrator up --layout /srv/x.yaml\n" in drop_in(host(layout="/srv/x.yaml"))
     assert "ExecStart=\nExecStart=/p/orchestrator up\n" in drop_in(host(layout=None))
     assert "ExecStart" not in drop_in(host(layout="/etc/orchestrator/blue.yaml"), "blue")
+
+
+@pytest.mark.parametrize("drain", [0.0, 7.5, 30.0, 3600.0])
+def test_systemd_waits_longer_for_a_stop_than_the_supervisor_can_take(drain: float) -> None:
+    timing = Timing(drain=drain)
+    ending = timing.stop + timing.kill
+    gateways, router, workers = drain + ending, drain + ending, ending
+    assert stop_seconds(drain) > gateways + router + workers
 
 
 def test_a_named_service_has_folders_a_user_and_a_socket_of_its_own() -> None:
