@@ -16,6 +16,7 @@ import pytest
 from orchestrator.logs.files import FIRST_RETRY_SECONDS, Files
 from orchestrator.logs.read import Reader, every_line, known
 from orchestrator.logs.record import SUPERVISOR, Record, encode
+from orchestrator.logs.screen import goes_to_journal
 from workers.said import Level
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -256,3 +257,14 @@ def test_a_write_that_gets_only_half_through_leaves_whole_lines(tmp_path: Path) 
     assert {record.event for record in found} == {"output"}
     assert [int(record.message.split()[0]) for record in found] == list(range(len(found)))
     assert 3 < len(found) < 30
+
+
+def test_only_the_journal_s_own_stream_is_taken_for_the_journal(tmp_path: Path) -> None:
+    with (tmp_path / "stream").open("wb") as stream, (tmp_path / "other").open("wb") as other:
+        found = os.fstat(stream.fileno())
+        environment = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        assert goes_to_journal(stream.fileno(), environment)
+        assert not goes_to_journal(other.fileno(), environment), "standard error was redirected"
+        assert not goes_to_journal(stream.fileno(), {})
+        assert not goes_to_journal(stream.fileno(), {"JOURNAL_STREAM": "nonsense"})
+    assert not goes_to_journal(10_000, environment)
