@@ -190,22 +190,21 @@ def test_a_child_that_floods_is_cut_short_and_nobody_else_notices(start_system: 
     thread.start()
     try:
         until("a good deal was written", lambda: sent > 40 << 20)
-        slowest = 0.0
         for number in range(20):
-            before = time.monotonic()
             system.embed(f"while it floods {number}")
             assert system.status().state == "ready"
-            slowest = max(slowest, time.monotonic() - before)
     finally:
         flooding.clear()
         thread.join(SECONDS)
-    assert slowest < 3.0, "its beats would have been missed soon"
     dropped = until(
         "the drop is told",
         lambda: sum(each["dropped"] for each in records(system, "all-0") if each["event"] == "dropped") > 1_000_000,
     )
     assert dropped
-    assert system.pids()["all-0"] == worker, "nobody took it for dead"
+    status = system.status()
+    assert [each.restarts for each in (status.router, *status.gateways, *status.instances)] == [0, 0, 0], (
+        "all beats came"
+    )
     assert sum(path.stat().st_size for path in system.logs.glob("all-0.log*")) <= 4 * (8 << 20)
     os.kill(worker, signal.SIGKILL)
     system.until(
@@ -217,34 +216,35 @@ def test_a_child_that_floods_is_cut_short_and_nobody_else_notices(start_system: 
 def test_a_request_that_killed_two_workers_is_traced_from_its_id_to_the_router(
     start_system: Start, follow: Callable[..., Follower]
 ) -> None:
-    system = start_system("--instances", "1", "--max-seqlen", "512")
+    """Workers and the router are stopped in turn, so that each worker dies with the request in its hands and not a moment sooner."""
+    system = start_system("--instances", "1")
     follower = follow(system, "all-0", "-n", "all")
-    text = " ".join(["word"] * 500)
+    router, first = system.pids()["router"], system.status().instances[0]
     answers: list[tuple[int, Any]] = []
 
-    def ask(name: str) -> None:
-        status, _, body = system.post("/embed", {"inputs": text}, **{"x-request-id": name})
+    def ask() -> None:
+        status, _, body = system.post("/embed", {"inputs": "deadly"}, **{"x-request-id": "deadly-1"})
         answers.append((status, body))
 
-    for attempt in range(8):  # the second incarnation has to be killed within the 100 ms that it needs for the text
-        first = system.status().instances[0]
-        os.kill(first.pid, signal.SIGSTOP)
-        client = threading.Thread(target=ask, args=(f"deadly-{attempt}",))
-        client.start()
-        system.until("the worker holds it", lambda status: status.router.in_flight > 0)
-        os.kill(first.pid, signal.SIGKILL)
-        again = system.until("the next one is ready", ready_after(first.incarnation)).instances[0]
-        os.kill(again.pid, signal.SIGKILL)
-        client.join(SECONDS)
-        if answers[-1][0] == 424:
-            break
-        system.until("the one after it is ready", ready_after(again.incarnation))
-    status, body = answers[-1]
+    os.kill(first.pid, signal.SIGSTOP)
+    client = threading.Thread(target=ask)
+    client.start()
+    system.until("the first worker holds it", lambda status: status.router.in_flight > 0)
+    os.kill(router, signal.SIGSTOP)
+    os.kill(first.pid, signal.SIGKILL)
+    second = system.until("the second one is ready", ready_after(first.incarnation)).instances[0]
+    os.kill(second.pid, signal.SIGSTOP)
+    os.kill(router, signal.SIGCONT)
+    until("it was given to the second", lambda: f"all-0 connected incarnation={second.incarnation}" in system.said())
+    os.kill(second.pid, signal.SIGKILL)
+    client.join(SECONDS)
+    ((status, body),) = answers
     assert (status, body["error_type"]) == (424, "worker_lost")
-    told = records(system, "--request", f"deadly-{len(answers) - 1}")
+    system.until("the third one is ready", ready_after(second.incarnation))
+    told = records(system, "--request", "deadly-1")
     assert [each["instance"] for each in told if each["event"] == "request"] == ["gateway-0"]
     assert sum("lost incarnation=" in each["message"] for each in told if each["instance"] == "router") == 2
     assert any("poison" in each["message"] for each in told)
+    for incarnation in (1, 2, 3):
+        follower.saw(f"all-0#{incarnation}", "starting->ready")
     follower.saw("all-0#1", "SIGKILL")
-    follower.saw("all-0#2", "starting->ready")
-    follower.saw("all-0#3", "starting->ready")
