@@ -175,9 +175,9 @@ Description={what}ransformer model serving on CPU: NUMA-placed instances, routed
 Documentation=man:systemd.service(5)
 After=network-online.target
 Wants=network-online.target
-# A start that fails again and again stops being tried.
+# A start that fails again and again stops being tried. Starts by hand count as well, and shall not be what uses it up.
 StartLimitIntervalSec=300
-StartLimitBurst=5
+StartLimitBurst=10
 
 [Service]
 Slice=orchestrator.slice

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -49,6 +50,7 @@ def prove() -> None:
     _is_killed()
     _restarts_under_load()
     _stops()
+    _gives_up()
     _of_a_template()
 
 
@@ -103,22 +105,22 @@ def _binds_in_its_sandbox() -> None:
 
 
 def _reloads() -> None:
-    if "reload" not in ran(*PROGRAM, "--help").stdout:
-        check("orchestrator has a reload", False)
-        return
+    """An instance of another name takes the cores of `there`, while the other one serves; then a layout that cannot work."""
     layout = Path("/etc/orchestrator/layout.yaml")
     with load() as seen:
-        layout.write_text(LAYOUT.replace("max_seqlen: 64", "max_seqlen: 64\nbatching: {max_batch_tokens: 256}"))
+        layout.write_text(LAYOUT.replace("name: there", "name: beyond"))
         reloaded = ran("systemctl", "reload", "orchestrator")
-        equal("systemctl reload under load", reloaded.returncode, 0)
-        if reloaded.returncode:
-            note(story())
-        layout.write_text("version: 1\ninstances:\n  - {name: here, coers: 1}\n")
+        check("systemctl reload under load", reloaded.returncode == 0, story())
+        names = [each["name"] for each in orchestrator("status", "--runtime-dir", "/run/orchestrator")["instances"]]
+        equal("the new instance has taken the place of the old one", names, ["here-0", "beyond-0"])
+        layout.write_text(LAYOUT.replace("cores", "coers"))
         refused = ran("systemctl", "reload", "orchestrator")
         check("a layout that cannot work fails the reload", refused.returncode != 0, story())
-        equal("and the service runs on", shown("ActiveState"), "active")
+        check("and the journal names the line", "layout.yaml:8:" in story(), story())
+        equal("the service runs on", shown("ActiveState"), "active")
         layout.write_text(LAYOUT)
     equal("reloads: every request was answered", set(seen), {200})
+    note(f"{seen[200]} requests")
 
 
 def _is_hung() -> None:
@@ -159,6 +161,34 @@ def _stops() -> None:
     check("it said that it drained", "draining" in story(), story())
     kept = Path("/var/cache/private/orchestrator")
     check("its cache stays, and belongs to its user", kept.is_dir() and kept.stat().st_uid != 0, kept)
+
+
+def _gives_up() -> None:
+    """A connection that waits starts a service that cannot work, again and again; that has an end."""
+    Path("/etc/orchestrator/layout.yaml").write_text(LAYOUT.replace("cores", "coers"))
+    limit = Path("/etc/systemd/system/orchestrator.service.d/limit.conf")
+    limit.write_text("[Unit]\nStartLimitBurst=3\n")
+    ran("systemctl", "daemon-reload")
+    ran("systemctl", "reset-failed", "orchestrator.service", "orchestrator.socket")
+    ran("systemctl", "start", "orchestrator.socket")
+    with socket.create_connection(("127.0.0.1", 8080)):
+        until(
+            "a layout that cannot work: at last the socket is closed",
+            lambda: shown("ActiveState", "orchestrator.socket") == "failed",
+        )
+    check("the journal names the line", "layout.yaml:8:" in story() and "cores" in story(), story())
+    equal("it ended with 78", shown("ExecMainStatus"), "78")
+    Path("/etc/orchestrator/layout.yaml").write_text(LAYOUT)
+    limit.unlink()
+    ran("systemctl", "daemon-reload")
+    ran("systemctl", "reset-failed", "orchestrator.service", "orchestrator.socket")
+    again = ran("systemctl", "start", "orchestrator.socket")
+    equal(
+        "mended and reset, the socket listens again",
+        (again.returncode, shown("ActiveState", "orchestrator.socket")),
+        (0, "active"),
+    )
+    ran("systemctl", "stop", "orchestrator.socket")
 
 
 def _of_a_template() -> None:
