@@ -122,7 +122,7 @@ def confined(layout: Layout, machine: Machine) -> Placement:
     try:
         planned = plan(machine, request)
         found = placement(planned, machine)
-        again = plan(_inside(machine, found), request)
+        again = plan(inside(machine, found), request)
     except PlanError as error:
         raise CommandError(str(error), UNWORKABLE) from None
     if _seats(planned) != _seats(again):
@@ -132,7 +132,7 @@ def confined(layout: Layout, machine: Machine) -> Placement:
     return found
 
 
-def _inside(machine: Machine, place: Placement) -> Machine:
+def inside(machine: Machine, place: Placement) -> Machine:
     """The machine as it looks from within the cpuset."""
     cpus, nodes = place.cpus, place.nodes
     return replace(

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from proof import MODEL, PROGRAM, WIDTH, check, embed, equal, note, numbers, orchestrator, ran
+from proof import MODEL, WIDTH, check, embed, equal, note, numbers, orchestrator, ran
 
 ENDPOINT = "http://127.0.0.1:8080"
 LAYOUT = f"""\
