@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 LONGEST_SOCKET_PATH = 107
@@ -108,15 +108,16 @@ def point_front_to(runtime: Path, world: int) -> None:
     fresh.replace(link)
 
 
-def remove_sockets(runtime: Path, but: int | None = None) -> None:
+def remove_sockets(runtime: Path, but: Iterable[int] = ()) -> None:
     """What routers have bound, and what leads to it; to be called only while the lock is held. What is no socket stays.
 
-    With `but`, those of this world stay.
+    Those of the worlds `but` stay.
     """
+    kept = set(but)
     for what in ("front", "back", "local"):
         for path in runtime.glob(f"{what}*.sock*"):
-            if but is not None and path.name == socket_name(what, but):
-                continue
             mode = path.lstat().st_mode
+            if stat.S_ISSOCK(mode) and any(path.name == socket_name(what, world) for world in kept):
+                continue
             if stat.S_ISSOCK(mode) or (stat.S_ISLNK(mode) and str(path.readlink()).startswith(f"{what}-")):
                 path.unlink(missing_ok=True)

@@ -124,7 +124,7 @@ class Reloader:
 
     def attach(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._stage = Stage(supervisor.operations, self._force.arrangement, self._router_moved)
+        self._stage = Stage(supervisor.operations, self._force.arrangement, self._worlds_changed)
         self._restart = supervisor.requests.handlers["restart"]
         supervisor.requests.handlers |= {"reload": self._asked, "restart": self._restart_or_bring_back}
         supervisor.on_hangup = self.hang_up
@@ -268,9 +268,9 @@ class Reloader:
                 target, report = self._compared(question.options, made, left_out)
                 if dry_run:
                     return report
-                left = None if seconds is None else max(0.1, seconds - (time.monotonic() - since))
+                until = None if seconds is None else since + seconds
                 with operations.claim(self._stage.names, what, who):
-                    await self._go(_InForce(question.options, made, target, left_out), left, say)
+                    await self._go(_InForce(question.options, made, target, left_out), until, say)
             except TimeoutError:
                 raise OperationError(f"{what}: not worked out after {seconds:g} s; nothing was changed") from None
             finally:
@@ -278,7 +278,7 @@ class Reloader:
                     self._notifier.send(READY="1")
         return msgspec.structs.replace(report, applied=True, dry_run=False, seconds=round(time.monotonic() - since, 3))
 
-    async def _go(self, wanted: _InForce, seconds: float | None, say: Tell) -> None:
+    async def _go(self, wanted: _InForce, until: float | None, say: Tell) -> None:
         before, target = self._force, wanted.arrangement
         shared = "overlap" in wanted.draft.layout.allow
         cpus = [] if shared else [cpu for instance in target.deployment.plan.instances for cpu in instance.cpus]
@@ -287,10 +287,10 @@ class Reloader:
         except ClaimError as error:
             raise AppError(f"{error}; ask again for a plan around it") from None
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(until):  # the loop's clock is the monotonic one
                 await self._stage.become(target, self._spare(), None, say)
         except (OperationError, TimeoutError) as error:
-            why = str(error) or f"not done after {seconds:g} s"
+            why = str(error) or "not done within --timeout"
             if self._supervisor.ending:
                 raise OperationError(why) from None
             await self._go_back(before.arrangement, why, say)
@@ -391,10 +391,10 @@ class Reloader:
         free = psutil.virtual_memory().available
         return int(free * MEMORY_SHARE // largest) if largest else 0
 
-    def _router_moved(self, world: int) -> None:
-        """Clients of the router that start from now on find the one of this world under the usual name."""
+    def _worlds_changed(self, world: int, all_worlds: frozenset[int]) -> None:
+        """Clients of the router that start from now on find the one of this world under the usual name; no other sockets are left."""
         runtime = self._force.options.runtime
-        remove_sockets(runtime, but=world)
+        remove_sockets(runtime, but=all_worlds)
         point_front_to(runtime, world)
 
 

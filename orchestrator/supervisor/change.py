@@ -42,11 +42,13 @@ class _Gateway:
 
 
 class Stage:
-    def __init__(self, operations: Operations, arrangement: Arrangement, on_router: Callable[[int], None]) -> None:
-        """`on_router`: the child named `router` is that of this world from now on."""
+    def __init__(
+        self, operations: Operations, arrangement: Arrangement, on_worlds: Callable[[int, frozenset[int]], None]
+    ) -> None:
+        """`on_worlds`: the child named `router` is that of the first world; these are the worlds that still have one."""
         self._operations = operations
         self._runner = operations.runner
-        self._on_router = on_router
+        self._on_worlds = on_worlds
         self._reached = arrangement
         """What was last reached, or what everything started with."""
         self._played: dict[Seat, str] = {seat: plan.name for seat, plan in arrangement.seats.items()}
@@ -181,7 +183,9 @@ class Stage:
             if other_name == f"{name}{NEWCOMER}":
                 self._runner.rename(other_name, name)
                 self._routers[other] = name
-                self._on_router(other)
+        for other, other_name in self._routers.items():
+            if other_name == ROUTER:
+                self._on_worlds(other, frozenset(self._routers))
 
     async def _open_gateways(self, target: Arrangement, within: float | None) -> None:
         opened = []

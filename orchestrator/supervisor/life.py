@@ -208,8 +208,10 @@ class Supervisor:
 
     async def _publishing(self) -> None:
         while True:
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the event, and nothing ends any more.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.runner.publish_soon.wait(), PUBLISH_SECONDS)
+                async with asyncio.timeout(PUBLISH_SECONDS):
+                    await self.runner.publish_soon.wait()
             self.runner.publish_soon.clear()
             self._what.chore()
             self._publish()
