@@ -51,7 +51,12 @@ def log_folder(chosen: str | None, environment: Mapping[str, str], uid: int, run
         return runtime / "log"
     if uid == 0:
         return Path("/var/log/orchestrator")
-    base = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    base = environment.get("XDG_STATE_HOME")
+    if base is None:
+        try:
+            base = str(Path.home() / ".local" / "state")
+        except RuntimeError:  # a container's user that has neither a name nor a home
+            return runtime / "log"
     return Path(base) / "orchestrator" / "log"
 
 

@@ -6,7 +6,8 @@ import argparse
 import os
 import select
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import get_args
@@ -86,13 +87,15 @@ def _print(args: argparse.Namespace, folder: Path, readers: dict[str, Reader]) -
         (lambda record: encode(record).decode()) if args.json else (lambda record: for_people(record, width))
     )
     shown = _past(args, folder, readers)
+    printed = 0
     if args.json and not args.follow:
-        _print_array(shown)
-        return
-    for record in shown:
-        sys.stdout.write(form(record))
-    sys.stdout.flush()
-    if args.request is not None and not shown:
+        printed = _print_array(shown)
+    else:
+        for record in shown:
+            printed += 1
+            sys.stdout.write(form(record))
+        sys.stdout.flush()
+    if args.request is not None and not printed:
         raise CommandError(
             f"no line in {folder} names the request {args.request}; requests that are answered at once leave none "
             "unless the layout says logs: {access: all}"
@@ -123,19 +126,18 @@ def _chosen(folder: Path, asked: list[str]) -> list[str]:
     return list(dict.fromkeys(asked)) or names
 
 
-def _past(args: argparse.Namespace, folder: Path, readers: dict[str, Reader]) -> list[Record]:
-    """What there is so far; afterwards every reader stands at its end."""
+def _past(args: argparse.Namespace, folder: Path, readers: dict[str, Reader]) -> Iterable[Record]:
+    """What there is so far; once it has been gone through, every reader stands at its end."""
     count = args.lines
     if args.request is not None:
         found = trace(args.request, lambda: merge(every_line(folder, name) for name in readers))
         return [record for record in found if _weighs(record, args.level)]
-    if count is None or args.level != _LEVELS[0]:
-        records = [
-            record for record in merge(reader.forward() for reader in readers.values()) if _weighs(record, args.level)
-        ]
-    else:
+    if count is not None and args.level == _LEVELS[0]:
         records = list(merge([reader.back(count) for reader in readers.values()]))
-    return records if count is None else records[-count:] if count else []
+        return records[-count:] if count else []
+    every = merge(reader.forward() for reader in readers.values())
+    weighty = (record for record in every if _weighs(record, args.level))
+    return weighty if count is None else deque(weighty, count)
 
 
 def _weighs(record: Record, level: str) -> bool:
@@ -152,15 +154,15 @@ def _filtered(level: str, form: Callable[[Record], str]) -> Callable[[Iterable[R
     return show
 
 
-def _print_array(records: list[Record]) -> None:
-    def parts() -> Iterator[str]:
-        for at, record in enumerate(records):
-            yield ("[" if at == 0 else ",\n ") + encode(record).decode().rstrip("\n")
-        yield "]\n" if records else "[]\n"
-
-    for part in parts():
-        sys.stdout.write(part)
+def _print_array(records: Iterable[Record]) -> int:
+    """Prints them one a line; returns how many."""
+    count = 0
+    for record in records:
+        sys.stdout.write(("[" if count == 0 else ",\n ") + encode(record).decode().rstrip("\n"))
+        count += 1
+    sys.stdout.write("]\n" if count else "[]\n")
     sys.stdout.flush()
+    return count
 
 
 def _follow(

@@ -45,6 +45,10 @@ class Background(Generic[Item]):
             if len(self._items) == 1:
                 self._changed.notify()
 
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
     def close(self, seconds: float) -> bool:
         """Performs what is queued and ends the thread; False if that takes longer."""
         with self._changed:

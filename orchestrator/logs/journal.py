@@ -93,7 +93,13 @@ class Journal:
     @property
     def trouble(self) -> str | None:
         """What keeps lines from being written to files just now; for the warnings of the status."""
-        return self._files.trouble if self._files is not None else None
+        if self._files is None or self._writer is None:
+            return None
+        if not self._writer.alive:
+            return (
+                f"logs are not written to files in {self._files.folder} any more: their thread ended by a bug of ours"
+            )
+        return self._files.trouble
 
     @property
     def folder(self) -> Path | None:

@@ -161,8 +161,9 @@ def test_json_on_standard_error_and_requests_with_their_ids_and_after_its_end_to
     assert line["requests"][0].startswith(f"gateway-0.{system.pids()['gateway-0']}:")
     assert line["took_ms"] > 0
     worker = system.pids()["all-0"]
-    assert system.stop() == 0
-    assert system.process.stdout is None or system.process.stdout.closed
+    system.process.send_signal(signal.SIGTERM)
+    assert system.process.wait(SECONDS) == 0
+    assert system.process.stdout.read() == b"", "who asked for JSON gets nothing else"
     assert all(json.loads(line) for line in system.said().splitlines())
     after = records(system, "all-0")
     assert (after[-1]["after"], after[-1]["pid"]) == ("stopped", worker)

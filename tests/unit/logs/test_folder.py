@@ -30,6 +30,15 @@ def test_the_folder_is_the_one_that_was_named_last(
     assert log_folder(chosen, environment, uid, runtime) == Path(expected)
 
 
+def test_a_user_without_a_home_has_them_in_the_runtime_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    usual = Path("/tmp/orchestrator-7")
+    assert log_folder(None, {}, 7, usual) == usual / "log"
+
+
 def test_the_runtime_folder_leads_to_the_logs_wherever_they_went_last(tmp_path: Path) -> None:
     assert pointed_logs(tmp_path) is None
     for folder in ("one", "two"):
