@@ -68,6 +68,7 @@ def _row(instance: InstanceStatus) -> str:
         f"{instance.restarts:>5} {instance.sequences_per_second:>7.1f} {_ms(instance.latency_ms.p50):>7} "
         f"{_ms(instance.latency_ms.p99):>7} {instance.queue_depth:>5} {megabytes:>6} "
         f"{instance.precision or '-'}, {instance.engine or '-'}"
+        + (f", {verified.allocator}" if verified is not None and verified.allocator not in (None, "system") else "")
         + ("" if verified is None or verified.matches_plan else "  NOT AS PLANNED")
     )
 

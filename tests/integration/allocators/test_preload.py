@@ -7,6 +7,7 @@ mechanism, not the allocator's speed.
 from __future__ import annotations
 
 import ctypes.util
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -59,6 +60,35 @@ def test_a_worker_has_the_preloaded_library_mapped_and_serves(
     assert library in Path(f"/proc/{instance.pid}/maps").read_text()
     assert library not in Path(f"/proc/{system.status().router.pid}/maps").read_text()
     assert len(system.embed("rain")) == 384
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_a_worker_on_openvino_starts_without_the_allocator_that_the_supervisor_inherited(
+    folder: Path, tmp_path: Path, start_system: Callable[..., Any]
+) -> None:
+    library = str(folder / "libtcmalloc_minimal.so.4")
+    system = start_system(
+        "--model", str(_tiny_model(tmp_path)), "--engine", "openvino", "--instances", "1", environment={"LD_PRELOAD": library}
+    )  # fmt: skip
+    status = system.status()
+    (instance,) = status.instances
+    assert instance.engine == "openvino"
+    assert library in Path(f"/proc/{system.process.pid}/maps").read_text()
+    assert library not in Path(f"/proc/{instance.pid}/maps").read_text()
+    assert instance.verified.allocator == "system"
+    assert any("LD_PRELOAD brings tcmalloc, with which openvino aborts" in warning for warning in status.warnings)
+    assert system.embed("rain")
+
+
+def _tiny_model(tmp_path: Path) -> Path:
+    spec = importlib.util.spec_from_file_location(
+        "tiny_models", Path(__file__).parents[2] / "data" / "models" / "tiny_models.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    tiny = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tiny)
+    return Path(tiny.write(tmp_path / "tiny", tiny.CASES["bert-mean-normalised"]))
 
 
 def test_a_library_that_is_not_there_is_refused_at_its_place_with_the_package(tmp_path: Path) -> None:
