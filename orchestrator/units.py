@@ -11,6 +11,7 @@ Source: systemd.service(5), systemd.exec(5), systemd.socket(5), systemd.resource
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 import sys
 from collections.abc import Sequence
@@ -131,6 +132,13 @@ def _digest(text: str) -> str:
 
 
 def socket_unit(unit: str, listen: str) -> str:
+    """For an address as ListenStream= takes it, `127.0.0.1:8080` or `[::1]:8080`."""
+    address = ipaddress.ip_address(listen.rpartition(":")[0].strip("[]").partition("%")[0])
+    early = (
+        ""
+        if address.is_loopback or address.is_unspecified
+        else "# Sockets are bound at boot before the network is up, so before the host has this address.\nFreeBind=yes\n"
+    )
     return f"""\
 # The listening socket of {unit}.service, held by systemd: while the service restarts, connections wait in it and none is refused.
 [Unit]
@@ -142,7 +150,7 @@ ListenStream={listen}
 FileDescriptorName=http
 # How many may wait; the kernel cuts it at net.core.somaxconn.
 Backlog=4096
-Service={unit}.service
+{early}Service={unit}.service
 
 [Install]
 WantedBy=sockets.target

@@ -81,9 +81,19 @@ def run(args: argparse.Namespace) -> int:
     for path in install(files, folder, force=args.force):
         print(f"wrote {path}")
     _say_what_is_next(files, args.root is not None)
-    for warning in unreadable([Path(words[0]), *([Path(host.layout)] if host.layout else [])]):
+    for warning in [*unreadable(Path(path) for path in host.mounts), *_left_over(host, args.name, folder)]:
         print(f"warning: {warning}", file=sys.stderr)
     return 0
+
+
+def _left_over(host: Host, name: str | None, folder: Path) -> list[str]:
+    """A socket unit that the layout no longer has a port for."""
+    unit = folder / (f"orchestrator@{name}.socket" if name is not None else "orchestrator.socket")
+    if host.listen is not None or not unit.exists():
+        return []
+    return [
+        f"{unit} is of an earlier layout, this one has no fixed port: systemctl disable --now {unit.name}, then remove it"
+    ]
 
 
 def this_host(layout_file: Path | None, name: str | None, words: Sequence[str]) -> Host:
@@ -221,11 +231,15 @@ def unreadable(paths: Iterable[Path]) -> list[str]:
     for path in paths:
         real = path.resolve()
         parents = [] if needed_folders([str(real)]) else list(real.parents)
-        closed = [each for each in parents if not each.stat().st_mode & stat.S_IXOTH]
+        closed = [each for each in parents if each.exists() and not each.stat().st_mode & stat.S_IXOTH]
         if closed:
             found.append(f"{path}: the service's user cannot get through {closed[-1]}; chmod o+x {closed[-1]}")
-        elif not real.stat().st_mode & stat.S_IROTH:
-            found.append(f"{path}: the service's user cannot read it; chmod o+r {path}")
+            continue
+        wanted = stat.S_IROTH | stat.S_IXOTH if real.is_dir() else stat.S_IROTH
+        if real.exists() and real.stat().st_mode & wanted != wanted:
+            found.append(
+                f"{path}: the service's user cannot read it; chmod {'-R o+rX' if real.is_dir() else 'o+r'} {path}"
+            )
     return found
 
 

@@ -158,6 +158,17 @@ def test_what_cannot_be_is_refused_with_its_reason(arguments: tuple[str, ...], c
     assert "Traceback" not in done.stderr
 
 
+def test_what_the_service_could_not_read_and_what_is_left_over_is_said(tmp_path: Path) -> None:
+    layout = tmp_path / "l.yaml"
+    layout.write_text("version: 1\n")
+    layout.chmod(0o600)
+    done = orchestrator("--install", "--root", str(tmp_path), "--layout", str(layout))
+    assert f"warning: {layout}: the service's user cannot read it; chmod o+r {layout}" in done.stderr
+    layout.write_text("version: 1\nport: 0\n")
+    done = orchestrator("--install", "--root", str(tmp_path), "--layout", str(layout))
+    assert "systemctl disable --now orchestrator.socket" in done.stderr
+
+
 def test_printing_shows_each_file_under_its_path_and_writes_nothing(tmp_path: Path) -> None:
     layout = tmp_path / "l.yaml"
     layout.write_text("version: 1\nport: 0\n")

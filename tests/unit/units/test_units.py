@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.supervisor.core import Timing
-from orchestrator.units import Host, Placement, generic, is_as_written, quoted, signed, stop_seconds, units
+from orchestrator.units import Host, Placement, generic, is_as_written, quoted, signed, socket_unit, stop_seconds, units
 
 
 def drop_in(host: Host, name: str | None = None) -> str:
@@ -61,6 +61,22 @@ def test_at_boot_it_waits_for_what_the_program_and_its_files_lie_on() -> None:
     text = drop_in(host(mounts=("/opt/x y/bin/orchestrator", "/srv/models")))
     assert '\nRequiresMountsFor="/opt/x y/bin/orchestrator"\nRequiresMountsFor=/srv/models\n' in text
     assert text.index("[Unit]") < text.index("RequiresMountsFor") < text.index("[Service]")
+
+
+@pytest.mark.parametrize(
+    ("listen", "early"),
+    [
+        ("127.0.0.1:80", False),
+        ("0.0.0.0:80", False),
+        ("[::]:80", False),
+        ("192.0.2.1:80", True),
+        ("[fe80::1%2]:80", True),
+    ],
+)
+def test_an_address_that_comes_with_the_network_is_bound_before_it_is_there(listen: str, early: bool) -> None:
+    text = socket_unit("orchestrator", listen)
+    assert f"\nListenStream={listen}\n" in text
+    assert ("\nFreeBind=yes\n" in text) == early
 
 
 def test_without_a_fixed_port_there_is_no_socket_unit() -> None:
