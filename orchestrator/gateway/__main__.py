@@ -25,10 +25,11 @@ from orchestrator.client.texts import TextEncoder
 from orchestrator.dashboard.assets import BrokenPackage
 from orchestrator.gateway.answers import Answers, Key
 from orchestrator.gateway.apis.call import Served
-from orchestrator.gateway.app import App, Server, UnknownTask
+from orchestrator.gateway.app import App, UnknownTask
 from orchestrator.gateway.caches import BoundedCache
 from orchestrator.gateway.live import Live
 from orchestrator.gateway.notes import Handler, Notes
+from orchestrator.gateway.server import Server
 from orchestrator.gateway.spec import GatewaySpec
 from orchestrator.gateway.tokenize import Tokenizing
 from orchestrator.gateway.uplink import Uplink

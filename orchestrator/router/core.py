@@ -8,17 +8,16 @@ items back to the front of their lanes; an item that saw two workers die is pois
 An item is QUEUED, IN_FLIGHT or SETTLED, and submitted = queued + in flight + settled at every moment. A request is
 answered per item, or once for all that is unanswered by a refusal; after that its items settle in silence.
 Time comes as `now` in seconds of any monotonic clock. `ledger` keeps the books, `roster` the instances and lanes,
-`dispatcher` moves items; here each event is told to them in the right order.
+`intake` lets requests in, `dispatcher` moves items; here each event is told to them in the right order.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from math import inf
 from typing import Final, assert_never
 
 from orchestrator.plan.model import Plan
-from orchestrator.router.admission import Limits, Refusal, refusal, retry_after_ms, too_late, whom_to_displace
+from orchestrator.router.admission import Limits
 from orchestrator.router.cost import CostTable, DefaultCosts
 from orchestrator.router.dispatcher import Dispatcher
 from orchestrator.router.events import (
@@ -36,8 +35,6 @@ from orchestrator.router.events import (
     Item,
     Note,
     PlanChanged,
-    Reason,
-    Refuse,
     Release,
     Reply,
     Request,
@@ -49,20 +46,17 @@ from orchestrator.router.events import (
     WorkerLost,
 )
 from orchestrator.router.instances import Instance
+from orchestrator.router.intake import Intake
 from orchestrator.router.ledger import Ledger
 from orchestrator.router.naming import in_short, names_of, short_reason
-from orchestrator.router.policy import earliest_finish, prefetch_from
-from orchestrator.router.report import report_instance, report_lane
+from orchestrator.router.policy import prefetch_from
+from orchestrator.router.report import report_router
 from orchestrator.router.roster import Roster
-from orchestrator.status import BucketReport, RouterReport, RouterStatus
+from orchestrator.status import RouterReport
 from workers.said import batch_name
 
 STORY_LENGTH: Final = 512
 _MOST_DEATHS: Final = 2
-# Whether deadlines are tight enough to be worth a prediction per request is judged this often.
-_OUTLOOK_SECONDS: Final = 10e-3
-# A deadline this many times longer than the backlog is never predicted: predictions are not off by that much.
-_AMPLE: Final = 20.0
 
 Story = deque[tuple[Seconds, Event, list[Action]]]
 
@@ -77,18 +71,15 @@ class RouterCore:
         self.ledger = Ledger()
         self.roster = Roster(plan, costs or DefaultCosts())
         self._dispatcher = Dispatcher(self.roster, self.ledger, first_batch_id)
-        self._limits = Limits(self.roster.longest, plan.queue_limit)
+        self._intake = Intake(self.roster, self.ledger, self._dispatcher)
         self._drained = False
-        self._ample_ms = inf
-        """Deadlines longer than this need no prediction."""
-        self._next_outlook: Seconds = -inf
 
     def handle(self, event: Event, now: Seconds) -> list[Action]:
         """What to do about `event`, in this order. Never raises for what clients and workers send."""
         actions: list[Action] = []
         match event:
             case Request():
-                self._submit(event, now, actions)
+                self._intake.submit(event, now, actions)
             case BatchDone():
                 self._done(event, now, actions)
             case Tick():
@@ -118,7 +109,7 @@ class RouterCore:
                 self._release(event.name, now, actions)
             case Drain():
                 self.draining = self._dispatcher.hurry = True
-                self._limits = Limits(self.roster.longest, self.roster.plan.queue_limit, True)
+                self._intake.limits = Limits(self.roster.longest, self.roster.plan.queue_limit, True)
                 self._dispatcher.pump_all(now, actions)
             case _:
                 assert_never(event)
@@ -138,91 +129,6 @@ class RouterCore:
         if not self.ledger.counts.queued:
             return look
         return min(look, self._dispatcher.next_due(now))
-
-    # ---- requests -----------------------------------------------------------------------------------------------
-
-    def _submit(self, request: Request, now: Seconds, actions: list[Action]) -> None:
-        ledger = self.ledger
-        if (request.client, request.request_id) in ledger.requests:
-            ledger.counts.duplicates += 1
-            request.payload = None
-            return
-        lengths = request.lengths
-        longest = lengths[0] if len(lengths) == 1 else max(lengths)
-        refused = refusal(request, longest, self._limits, ledger.counts.queued)
-        timeout_ms = request.timeout_ms
-        if timeout_ms:
-            request.deadline = now + timeout_ms * 1e-3
-            if timeout_ms <= self._ample_ms or now >= self._next_outlook:
-                refused = self._too_late(request, longest, now, refused)
-        if refused is not None and (refused.reason != "queue_full" or not self._make_room(request, actions)):
-            self._turn_away(request, refused, actions)
-            return
-        roster = self.roster
-        items = ledger.open(request, now)
-        if len(items) == 1:
-            item = items[0]
-            lane = roster.lane_of(longest)
-            item.lane = lane.index
-            lane.queue.push(item)
-            self._dispatcher.pump(lane, now, actions)
-            return
-        touched = set()
-        for item in items:
-            lane = roster.lane_of(item.length)
-            item.lane = lane.index
-            lane.queue.push(item)
-            touched.add(lane.index)
-        for index in sorted(touched):
-            self._dispatcher.pump(roster.lanes[index], now, actions)
-
-    def _make_room(self, request: Request, actions: list[Action]) -> bool:
-        """In a full queue: refuses what is less urgent, or of a tenant that has more waiting, for the sake of `request`."""
-        ledger, roster = self.ledger, self.roster
-        n = len(request.lengths)
-        while (need := ledger.counts.queued + n - self._limits.queue_limit) > 0:
-            flow = whom_to_displace(roster.held(), ledger.tenants.flow_of(request), request.priority, n, need)
-            newest = None if flow is None else roster.newest(flow)
-            if newest is None:
-                return False
-            ledger.counts.displaced += newest.request.unsettled
-            retry = retry_after_ms(roster.backlog_seconds())
-            message = "the queue is full, and what is more urgent or of somebody who has less waiting came in"
-            self._refuse(newest.request, "queue_full", message, actions, retry)
-        return True
-
-    def _too_late(self, request: Request, longest: int, now: Seconds, refused: Refusal | None) -> Refusal | None:
-        """Predicts only where the deadline is not ample anyway: with the gateway's default of a minute it nearly always is.
-
-        `refused`: what speaks against the request so far. A deadline that cannot be met goes before a full queue.
-        """
-        if refused is not None and refused.reason != "queue_full":
-            return refused
-        if now >= self._next_outlook:
-            self._next_outlook = now + _OUTLOOK_SECONDS
-            backlog = self.roster.backlog_seconds()
-            slowest = max((one.predictor.seconds(one.holds, 1) for one in self.roster.instances.values()), default=0.0)
-            self._ample_ms = 0.0 if backlog == inf else _AMPLE * 1e3 * (backlog + slowest)
-        if request.timeout_ms > self._ample_ms:
-            return refused
-        flow = self.ledger.tenants.flow_of(request)
-        return (
-            too_late(request, earliest_finish(self.roster.lanes, longest, flow, request.priority, now), now) or refused
-        )
-
-    def _turn_away(self, request: Request, refused: Refusal, actions: list[Action]) -> None:
-        self.ledger.turn_away(request, refused.reason)
-        retry = refused.retry_after_ms
-        if refused.reason == "queue_full":
-            retry = retry_after_ms(self.roster.backlog_seconds())
-        actions.append(Refuse(request, refused.reason, refused.message, retry))
-
-    def _refuse(
-        self, request: Request, reason: Reason, message: str, actions: list[Action], retry_after_ms: int = 0
-    ) -> None:
-        """Ends an accepted request that still has unanswered sequences."""
-        self._dispatcher.drop(self.ledger.close(request, reason))
-        actions.append(Refuse(request, reason, message, retry_after_ms))
 
     # ---- batches ------------------------------------------------------------------------------------------------
 
@@ -309,7 +215,7 @@ class RouterCore:
             item = flight.items[0]
             self.ledger.settle_lost(item)
             if item.request.unsettled:
-                self._refuse(item.request, "model_error", message, actions)
+                self._dispatcher.refuse(item.request, "model_error", message, actions)
         else:
             for item in flight.items:
                 item.alone = True
@@ -327,9 +233,11 @@ class RouterCore:
                 message = f"{item.deaths} workers died while they computed sequence {item.position} of this request"
                 names = names_of([item])
                 actions.append(Note(f"poison{in_short(names)}: {message}; refused", "error", names))
-                self._refuse(request, "worker_lost", message, actions)
+                self._dispatcher.refuse(request, "worker_lost", message, actions)
             elif request.unsettled and item.length > self.roster.longest:
-                self._refuse(request, "too_long", f"no instance holds {item.length} tokens any more", actions)
+                self._dispatcher.refuse(
+                    request, "too_long", f"no instance holds {item.length} tokens any more", actions
+                )
         back = []
         for item in items:
             if item.request.unsettled:
@@ -472,27 +380,14 @@ class RouterCore:
         """Makes lanes anew and puts all that waits into them; refuses what fits nowhere any more."""
         waiting = self.roster.take_all()
         self.roster.configure(plan)
-        self._limits = Limits(self.roster.longest, plan.queue_limit, self.draining)
+        self._intake.limits = Limits(self.roster.longest, plan.queue_limit, self.draining)
         for item in waiting:
             if item.length > self.roster.longest and item.request.unsettled:
                 message = f"no instance holds {item.length} tokens any more; the largest holds {self.roster.longest}"
-                self._refuse(item.request, "too_long", message, actions)
+                self._dispatcher.refuse(item.request, "too_long", message, actions)
         self.roster.put([item for item in waiting if item.request.unsettled])
 
     # ---- looking in ---------------------------------------------------------------------------------------------
-
-    def _buckets(self, now: Seconds) -> list[BucketReport]:
-        """One report per bucket; where each instance has a lane of its own, those of one bucket are one."""
-        reports: dict[tuple[int, int], BucketReport] = {}
-        for lane in self.roster.lanes:
-            one = report_lane(lane, now)
-            same = reports.setdefault(lane.bucket, one)
-            if same is not one:
-                same.instances += one.instances
-                same.oldest_wait_ms = max(same.oldest_wait_ms, one.oldest_wait_ms)
-                for priority, size in one.queued.items():
-                    same.queued[priority] += size
-        return list(reports.values())
 
     def is_current(self, name: str, incarnation: int) -> bool:
         """Whether this is the connected incarnation of an instance."""
@@ -501,20 +396,4 @@ class RouterCore:
 
     def report(self, now: Seconds, state: str) -> RouterReport:
         """The numbers of `RouterStatus` and, per instance, of `InstanceReport`."""
-        counts = self.ledger.counts
-        status = RouterStatus(
-            state,
-            submitted=counts.submitted,
-            queued=counts.queued,
-            in_flight=counts.in_flight,
-            settled=counts.settled,
-            rejected=dict(counts.rejected),
-            retried=counts.retried,
-            duplicates=counts.duplicates,
-            late_results=counts.late_results,
-            wrong_rows=counts.wrong_rows,
-            displaced=counts.displaced,
-            tenants=len(self.ledger.tenants),
-            buckets=self._buckets(now),
-        )
-        return RouterReport(status, [report_instance(one, now) for one in self.roster.instances.values()])
+        return report_router(self.ledger, self.roster, now, state)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-from orchestrator.router.events import QUEUED, Action, Dispatch, Flight, Item, Refuse, Request, Seconds
+from orchestrator.router.events import QUEUED, Action, Dispatch, Flight, Item, Reason, Refuse, Request, Seconds
 from orchestrator.router.instances import Instance, Lane
 from orchestrator.router.ledger import Ledger
 from orchestrator.router.policy import HomeOutlook, leave_to_a_busy_one, prefetch_from, time_to_relieve, time_to_steal
@@ -283,6 +283,13 @@ class Dispatcher:
             if request.deadline <= now and request.unsettled:
                 self.refuse_late(request, actions)
         return [item for item in batch if item.state is QUEUED]
+
+    def refuse(
+        self, request: Request, reason: Reason, message: str, actions: list[Action], retry_after_ms: int = 0
+    ) -> None:
+        """Ends an accepted request that still has unanswered sequences."""
+        self.drop(self._ledger.close(request, reason))
+        actions.append(Refuse(request, reason, message, retry_after_ms))
 
     def refuse_late(self, request: Request, actions: list[Action]) -> None:
         """Ends a request whose deadline has passed."""

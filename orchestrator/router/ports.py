@@ -15,6 +15,7 @@ import select
 import socket
 import stat
 import time
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -151,9 +152,9 @@ class Ports:
             self._accept_from = 0.0
             self._epoll.register(self._listener.fileno(), _IN)
         if self._back_due:
-            self._read_back()
+            self._back_due = _read(self._back, self._handler.worker_message)
         if self._front_due:
-            self._read_front()
+            self._front_due = _read(self._front, self._handler.client_message)
         channel = False
         clients: list[tuple[Peer, int]] = []
         due = self._front_due or self._back_due
@@ -251,26 +252,6 @@ class Ports:
             del self._workers[peer.identity]
         return True
 
-    def _read_front(self) -> None:
-        receive = self._front.recv_multipart
-        for _ in range(BURST):
-            try:
-                sender, *frames = receive(_NOWAIT)
-            except zmq.Again:
-                self._front_due = False
-                return
-            self._handler.client_message(sender, frames)
-
-    def _read_back(self) -> None:
-        receive = self._back.recv_multipart
-        for _ in range(BURST):
-            try:
-                sender, *frames = receive(_NOWAIT)
-            except zmq.Again:
-                self._back_due = False
-                return
-            self._handler.worker_message(sender, frames)
-
     # ---- out ----------------------------------------------------------------------------------------------------
 
     def send_client(self, identity: bytes, frame: bytes, rows: Buffer | None = None) -> Sent:
@@ -315,6 +296,17 @@ class Ports:
         if not peer.blocked and not peer.lane.flush():
             peer.blocked = True
             self._epoll.modify(peer.lane.fileno(), _IN | _OUT)
+
+
+def _read(one: zmq.Socket[bytes], hand: Callable[[bytes, list[bytes]], None]) -> bool:
+    """At most BURST messages; whether more may lie there."""
+    for _ in range(BURST):
+        try:
+            sender, *frames = one.recv_multipart(_NOWAIT)
+        except zmq.Again:
+            return False
+        hand(sender, frames)
+    return True
 
 
 def _send(to: zmq.Socket[bytes], identity: bytes, frame: bytes, rows: Buffer | None) -> Sent:

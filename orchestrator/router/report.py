@@ -1,4 +1,4 @@
-"""What does the router say of each instance once a second? Pure."""
+"""What does the router say of itself once a second? Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,31 @@ from orchestrator.plan.model import Bucket
 from orchestrator.router.events import Seconds
 from orchestrator.router.flows import CLASSES
 from orchestrator.router.instances import Instance, Lane
-from orchestrator.status import BucketReport, InstanceReport
+from orchestrator.router.ledger import Ledger
+from orchestrator.router.roster import Roster
+from orchestrator.status import BucketReport, InstanceReport, RouterReport, RouterStatus
 from workers.wire import PRIORITIES
+
+
+def report_router(ledger: Ledger, roster: Roster, now: Seconds, state: str) -> RouterReport:
+    """The numbers of `RouterStatus` and, per instance, of `InstanceReport`."""
+    counts = ledger.counts
+    status = RouterStatus(
+        state,
+        submitted=counts.submitted,
+        queued=counts.queued,
+        in_flight=counts.in_flight,
+        settled=counts.settled,
+        rejected=dict(counts.rejected),
+        retried=counts.retried,
+        duplicates=counts.duplicates,
+        late_results=counts.late_results,
+        wrong_rows=counts.wrong_rows,
+        displaced=counts.displaced,
+        tenants=len(ledger.tenants),
+        buckets=_buckets(roster, now),
+    )
+    return RouterReport(status, [report_instance(one, now) for one in roster.instances.values()])
 
 
 def report_instance(instance: Instance, now: Seconds) -> InstanceReport:
@@ -70,3 +93,17 @@ def _share_of_lane(instance: Instance, now: Seconds) -> tuple[int, Seconds]:
         return 0, 0.0
     share, rest = divmod(lane.queue.size, len(lane.homes))
     return share + (lane.homes.index(instance) < rest), now - lane.queue.oldest_arrival()
+
+
+def _buckets(roster: Roster, now: Seconds) -> list[BucketReport]:
+    """One report per bucket; where each instance has a lane of its own, those of one bucket are one."""
+    reports: dict[tuple[int, int], BucketReport] = {}
+    for lane in roster.lanes:
+        one = report_lane(lane, now)
+        same = reports.setdefault(lane.bucket, one)
+        if same is not one:
+            same.instances += one.instances
+            same.oldest_wait_ms = max(same.oldest_wait_ms, one.oldest_wait_ms)
+            for priority, size in one.queued.items():
+                same.queued[priority] += size
+    return list(reports.values())
