@@ -10,9 +10,20 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.models.build.bert import BertConfig, encoder_of
-from orchestrator.models.build.encoder import Encoder, Layer, Linear, Norm
+from orchestrator.models.build.encoder import Encoder, LayerNames, Linear, Norm
 from orchestrator.models.build.limits import Count, contradiction
 from orchestrator.models.documents import convert
+
+_LAYER = LayerNames(
+    query="attention.query",
+    key="attention.key",
+    value="attention.value",
+    attended="attention.dense",
+    attended_norm="attention.LayerNorm",
+    up="ffn",
+    down="ffn_output",
+    norm="full_layer_layer_norm",
+)
 
 
 class AlbertConfig(BertConfig, frozen=True):
@@ -29,25 +40,16 @@ def describe(document: dict[str, Any], where: str) -> Encoder:
         contradiction(where, f"{config.num_hidden_groups} groups of {config.num_hidden_layers} layers")
     width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
 
-    def layer(group: int, number: int) -> Layer:
-        at = f"encoder.albert_layer_groups.{group}.albert_layers.{number}"
-        return Layer(
-            query=Linear(f"{at}.attention.query", width, width),
-            key=Linear(f"{at}.attention.key", width, width),
-            value=Linear(f"{at}.attention.value", width, width),
-            attended=Linear(f"{at}.attention.dense", width, width),
-            attended_norm=Norm(f"{at}.attention.LayerNorm", width),
-            up=Linear(f"{at}.ffn", width, inner),
-            down=Linear(f"{at}.ffn_output", inner, width),
-            norm=Norm(f"{at}.full_layer_layer_norm", width),
-        )
-
     groups = [number * config.num_hidden_groups // layers for number in range(layers)]
     return replace(
         encoder_of(config, where, "albert"),
         embedded_norm=Norm("embeddings.LayerNorm", config.embedding_size),
         widened=Linear("encoder.embedding_hidden_mapping_in", config.embedding_size, width),
-        layers=tuple(layer(group, number) for group in groups for number in range(config.inner_group_num)),
+        layers=tuple(
+            _LAYER.layer(f"encoder.albert_layer_groups.{group}.albert_layers.{number}", width, inner)
+            for group in groups
+            for number in range(config.inner_group_num)
+        ),
         layer_prefix="encoder.albert_layer_groups.",
         numbered_layers=config.num_hidden_groups,
     )

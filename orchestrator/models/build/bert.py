@@ -6,9 +6,20 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.models.build.encoder import Encoder, Layer, Linear, Norm
+from orchestrator.models.build.encoder import Encoder, LayerNames, Norm
 from orchestrator.models.build.limits import Count, activation, heads_fit, refuse
 from orchestrator.models.documents import convert
+
+_LAYER = LayerNames(
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    attended="attention.output.dense",
+    attended_norm="attention.output.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    norm="output.LayerNorm",
+)
 
 
 class BertConfig(msgspec.Struct, frozen=True):
@@ -57,19 +68,8 @@ def encoder_of(config: BertConfig, where: str, architecture: str) -> Encoder:
         places="embeddings.position_embeddings.weight",
         types="embeddings.token_type_embeddings.weight",
         embedded_norm=Norm("embeddings.LayerNorm", width),
-        layers=tuple(_layer(f"encoder.layer.{number}", width, inner) for number in range(config.num_hidden_layers)),
+        layers=tuple(
+            _LAYER.layer(f"encoder.layer.{number}", width, inner) for number in range(config.num_hidden_layers)
+        ),
         layer_prefix="encoder.layer.",
-    )
-
-
-def _layer(at: str, width: int, inner: int) -> Layer:
-    return Layer(
-        query=Linear(f"{at}.attention.self.query", width, width),
-        key=Linear(f"{at}.attention.self.key", width, width),
-        value=Linear(f"{at}.attention.self.value", width, width),
-        attended=Linear(f"{at}.attention.output.dense", width, width),
-        attended_norm=Norm(f"{at}.attention.output.LayerNorm", width),
-        up=Linear(f"{at}.intermediate.dense", width, inner),
-        down=Linear(f"{at}.output.dense", inner, width),
-        norm=Norm(f"{at}.output.LayerNorm", width),
     )

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any
 
 import msgspec
 
 from orchestrator.models.build.disentangled import Disentangled
-from orchestrator.models.build.encoder import Encoder, Layer, Linear, Norm
+from orchestrator.models.build.encoder import Encoder, Layer, LayerNames, Linear, Norm
 from orchestrator.models.build.limits import Count, activation, heads_fit, refuse
 from orchestrator.models.documents import convert
+
+_LAYER = LayerNames(
+    query="attention.self.query_proj",
+    key="attention.self.key_proj",
+    value="attention.self.value_proj",
+    attended="attention.output.dense",
+    attended_norm="attention.output.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    norm="output.LayerNorm",
+)
 
 
 class DebertaConfig(msgspec.Struct, frozen=True):
@@ -57,17 +69,12 @@ def describe(document: dict[str, Any], where: str) -> Encoder:
 
     def layer(number: int) -> Layer:
         at = f"encoder.layer.{number}"
-        own = {} if config.share_att_key else _own_projections(f"{at}.attention.self", width, terms)
-        return Layer(
-            query=Linear(f"{at}.attention.self.query_proj", width, width),
-            key=Linear(f"{at}.attention.self.key_proj", width, width),
-            value=Linear(f"{at}.attention.self.value_proj", width, width),
-            attended=Linear(f"{at}.attention.output.dense", width, width),
-            attended_norm=Norm(f"{at}.attention.output.LayerNorm", width),
-            up=Linear(f"{at}.intermediate.dense", width, inner),
-            down=Linear(f"{at}.output.dense", inner, width),
-            norm=Norm(f"{at}.output.LayerNorm", width),
-            **own,
+        shared = _LAYER.layer(at, width, inner)
+        if config.share_att_key:
+            return shared
+        key, query = (Linear(f"{at}.attention.self.pos_{role}_proj", width, width) for role in ("key", "query"))
+        return replace(
+            shared, distance_key=key if "c2p" in terms else None, distance_query=query if "p2c" in terms else None
         )
 
     normalised = "layer_norm" in [word.strip() for word in config.norm_rel_ebd.lower().split("|")]
@@ -108,12 +115,3 @@ def _terms(config: DebertaConfig, where: str) -> list[str]:
     if not terms or set(terms) - {"c2p", "p2c"}:
         refuse(where, "pos_att_type", repr(config.pos_att_type), ["c2p", "p2c", "c2p|p2c"])
     return terms
-
-
-def _own_projections(at: str, width: int, terms: list[str]) -> dict[Literal["distance_key", "distance_query"], Linear]:
-    own: dict[Literal["distance_key", "distance_query"], Linear] = {}
-    if "c2p" in terms:
-        own["distance_key"] = Linear(f"{at}.pos_key_proj", width, width)
-    if "p2c" in terms:
-        own["distance_query"] = Linear(f"{at}.pos_query_proj", width, width)
-    return own

@@ -9,9 +9,20 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.models.build.encoder import Encoder, Layer, Linear, Norm
+from orchestrator.models.build.encoder import Encoder, LayerNames, Norm
 from orchestrator.models.build.limits import Count, activation, heads_fit, refuse
 from orchestrator.models.documents import convert
+
+_LAYER = LayerNames(
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    attended="attention.out_lin",
+    attended_norm="sa_layer_norm",
+    up="ffn.lin1",
+    down="ffn.lin2",
+    norm="output_layer_norm",
+)
 
 
 class DistilBertConfig(msgspec.Struct, frozen=True):
@@ -35,19 +46,6 @@ def describe(document: dict[str, Any], where: str) -> Encoder:
     heads_fit(where, config.dim, config.n_heads)
     width, inner = config.dim, config.hidden_dim
 
-    def layer(number: int) -> Layer:
-        at = f"transformer.layer.{number}"
-        return Layer(
-            query=Linear(f"{at}.attention.q_lin", width, width),
-            key=Linear(f"{at}.attention.k_lin", width, width),
-            value=Linear(f"{at}.attention.v_lin", width, width),
-            attended=Linear(f"{at}.attention.out_lin", width, width),
-            attended_norm=Norm(f"{at}.sa_layer_norm", width),
-            up=Linear(f"{at}.ffn.lin1", width, inner),
-            down=Linear(f"{at}.ffn.lin2", inner, width),
-            norm=Norm(f"{at}.output_layer_norm", width),
-        )
-
     return Encoder(
         architecture="distilbert",
         width=width,
@@ -62,6 +60,6 @@ def describe(document: dict[str, Any], where: str) -> Encoder:
         places="embeddings.position_embeddings.weight",
         types=None,
         embedded_norm=Norm("embeddings.LayerNorm", width),
-        layers=tuple(layer(number) for number in range(config.n_layers)),
+        layers=tuple(_LAYER.layer(f"transformer.layer.{number}", width, inner) for number in range(config.n_layers)),
         layer_prefix="transformer.layer.",
     )

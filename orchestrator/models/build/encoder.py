@@ -77,6 +77,37 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerNames:
+    """What the tensors of a layer are called in a family's checkpoints, without the prefix of the layer."""
+
+    query: str
+    key: str
+    value: str
+    attended: str
+    attended_norm: str
+    up: str
+    down: str
+    norm: str
+
+    def layer(self, at: str, width: int, inner: int) -> Layer:
+        """The layer whose names start with `at`; its feed-forward is `inner` wide."""
+
+        def linear(name: str, inputs: int, outputs: int) -> Linear:
+            return Linear(f"{at}.{name}", inputs, outputs)
+
+        return Layer(
+            query=linear(self.query, width, width),
+            key=linear(self.key, width, width),
+            value=linear(self.value, width, width),
+            attended=linear(self.attended, width, width),
+            attended_norm=Norm(f"{at}.{self.attended_norm}", width),
+            up=linear(self.up, width, inner),
+            down=linear(self.down, inner, width),
+            norm=Norm(f"{at}.{self.norm}", width),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Encoder:
     """Which tensors an encoder has, and its numbers. Names are as in the checkpoint, without the prefix of a task model."""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from orchestrator.models.build.encoder import Encoder, Norm
 from orchestrator.models.build.limits import Count, activation, contradiction, heads_fit, refuse
-from orchestrator.models.build.nodes import IDS_SHAPE, LENGTH, MASKED, emit_distances
+from orchestrator.models.build.nodes import IDS_SHAPE, LENGTH, MASKED, activate_biased, emit_distances
 from orchestrator.models.documents import convert
 from orchestrator.models.weights import Weights, take
 
@@ -211,7 +211,7 @@ def emit(graph: GraphBuilder, encoder: ModernBert, weights: Weights, ids: str, m
         seen = norm(f"{at}.mlp_norm", hidden)
         up = linear(f"{at}.mlp.Wi", ".up", slice(0, inner), seen)
         gate = linear(f"{at}.mlp.Wi", ".gate", slice(inner, None), seen)
-        gated = graph.node("Mul", [_activate(graph, encoder, up, f"{at}.active"), gate], f"{at}.gated")
+        gated = graph.node("Mul", [activate_biased(graph, encoder.activation, up, f"{at}.active"), gate], f"{at}.gated")
         hidden = graph.node("Add", [hidden, linear(f"{at}.mlp.Wo", "", everything, gated)], f"{at}.out")
     return norm("final_norm", hidden)
 
@@ -277,15 +277,3 @@ def _turn(graph: GraphBuilder, shared: _Shared, at: str, value: str, cosines: st
     )
     joined = graph.node("Concat", [turned_left, turned_right], f"{at}.turned_pairs", axis=-1)
     return graph.node("Reshape", [joined, shared.flat], f"{at}.turned")
-
-
-def _activate(graph: GraphBuilder, encoder: ModernBert, value: str, at: str) -> str:
-    match encoder.activation:
-        case "gelu":
-            return graph.node("Gelu", [value], at, domain="com.microsoft")
-        case "gelu_tanh":
-            return graph.node("FastGelu", [value], at, domain="com.microsoft")
-        case "relu":
-            return graph.node("Relu", [value], at)
-        case "silu":
-            return graph.node("Mul", [value, graph.node("Sigmoid", [value], f"{at}.gate")], at)

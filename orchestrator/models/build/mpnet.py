@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.models.build.encoder import Encoder, Layer, Linear, Norm, RelativeBias
+from orchestrator.models.build.encoder import Encoder, LayerNames, Norm, RelativeBias
 from orchestrator.models.build.limits import Count, activation, heads_fit, places_left, refuse
 from orchestrator.models.documents import convert
 
@@ -15,6 +15,17 @@ FIRST_PLACE = 2
 BUCKETS = 32
 FARTHEST = 128
 """Both fixed in the architecture: config.json sizes the table and no more."""
+
+_LAYER = LayerNames(
+    query="attention.attn.q",
+    key="attention.attn.k",
+    value="attention.attn.v",
+    attended="attention.attn.o",
+    attended_norm="attention.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    norm="output.LayerNorm",
+)
 
 
 class MPNetConfig(msgspec.Struct, frozen=True):
@@ -39,19 +50,6 @@ def describe(document: dict[str, Any], where: str) -> Encoder:
     heads_fit(where, config.hidden_size, config.num_attention_heads)
     width, inner = config.hidden_size, config.intermediate_size
 
-    def layer(number: int) -> Layer:
-        at = f"encoder.layer.{number}"
-        return Layer(
-            query=Linear(f"{at}.attention.attn.q", width, width),
-            key=Linear(f"{at}.attention.attn.k", width, width),
-            value=Linear(f"{at}.attention.attn.v", width, width),
-            attended=Linear(f"{at}.attention.attn.o", width, width),
-            attended_norm=Norm(f"{at}.attention.LayerNorm", width),
-            up=Linear(f"{at}.intermediate.dense", width, inner),
-            down=Linear(f"{at}.output.dense", inner, width),
-            norm=Norm(f"{at}.output.LayerNorm", width),
-        )
-
     return Encoder(
         architecture="mpnet",
         width=width,
@@ -66,7 +64,9 @@ def describe(document: dict[str, Any], where: str) -> Encoder:
         places="embeddings.position_embeddings.weight",
         types=None,
         embedded_norm=Norm("embeddings.LayerNorm", width),
-        layers=tuple(layer(number) for number in range(config.num_hidden_layers)),
+        layers=tuple(
+            _LAYER.layer(f"encoder.layer.{number}", width, inner) for number in range(config.num_hidden_layers)
+        ),
         layer_prefix="encoder.layer.",
         first_place=FIRST_PLACE,
         relative=RelativeBias("encoder.relative_attention_bias.weight", BUCKETS, FARTHEST),

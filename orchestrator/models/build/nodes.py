@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
@@ -44,14 +44,27 @@ def add_and_normalise(
 
 
 def activate(graph: GraphBuilder, activation: Activation, value: str, bias: str, at: str) -> str:
+    """With the bias in the same node where there is one that takes it."""
     if activation == "gelu":
         return graph.node("BiasGelu", [value, bias], at, domain="com.microsoft")
     if activation == "gelu_tanh":
         return graph.node("FastGelu", [value, bias], at, domain="com.microsoft")
-    biased = graph.node("Add", [value, bias], f"{at}.biased")
-    if activation == "relu":
-        return graph.node("Relu", [biased], at)
-    return graph.node("Mul", [biased, graph.node("Sigmoid", [biased], f"{at}.gate")], at)
+    return activate_biased(graph, activation, graph.node("Add", [value, bias], f"{at}.biased"), at)
+
+
+def activate_biased(graph: GraphBuilder, activation: Activation, value: str, at: str) -> str:
+    """Of a value that has its bias, or none."""
+    match activation:
+        case "gelu":
+            return graph.node("Gelu", [value], at, domain="com.microsoft")
+        case "gelu_tanh":
+            return graph.node("FastGelu", [value], at, domain="com.microsoft")
+        case "relu":
+            return graph.node("Relu", [value], at)
+        case "silu":
+            return graph.node("Mul", [value, graph.node("Sigmoid", [value], f"{at}.gate")], at)
+        case _:
+            assert_never(activation)
 
 
 def weight_of(weights: Weights, linear: Linear) -> np.ndarray:

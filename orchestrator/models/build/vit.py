@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from orchestrator.models.build.encoder import Encoder, Norm
 from orchestrator.models.build.limits import Count, activation, contradiction, heads_fit
+from orchestrator.models.build.nodes import activate_biased
 from orchestrator.models.documents import convert
 from orchestrator.models.weights import Weights, take
 
@@ -161,7 +162,9 @@ def emit(graph: GraphBuilder, encoder: Vit, weights: Weights, pixels: str) -> st
             num_heads=encoder.heads,
         )
         hidden = graph.node("Add", [hidden, linear(attended, context)], f"{at}.attended")
-        inner = _activate(graph, encoder, linear(up, norm(f"{at}.layernorm_after", hidden)), f"{at}.active")
+        inner = activate_biased(
+            graph, encoder.activation, linear(up, norm(f"{at}.layernorm_after", hidden)), f"{at}.active"
+        )
         hidden = graph.node("Add", [hidden, linear(down, inner)], f"{at}.out")
     return norm("layernorm", hidden)
 
@@ -187,17 +190,3 @@ def _emit_patches(graph: GraphBuilder, encoder: Vit, tensor: Callable[[str], np.
         "Concat", [batch, graph.constant("cls.rest", np.array([1, width], np.int64))], "cls.shape", axis=0
     )
     return graph.node("Concat", [graph.node("Expand", [first, shape], "cls.rows"), placed], "embedded", axis=1)
-
-
-def _activate(graph: GraphBuilder, encoder: Vit, value: str, at: str) -> str:
-    match encoder.activation:
-        case "gelu":
-            return graph.node("Gelu", [value], at, domain="com.microsoft")
-        case "gelu_tanh":
-            return graph.node("FastGelu", [value], at, domain="com.microsoft")
-        case "relu":
-            return graph.node("Relu", [value], at)
-        case "silu":
-            return graph.node("Mul", [value, graph.node("Sigmoid", [value], f"{at}.gate")], at)
-        case _:
-            assert_never(encoder.activation)
