@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.logs.intake import said
 from topology.cpuset import parse_cpulist
 from workers import wire
+from workers.said import batch_name
 from workers.spec import Beat, Drain, Drained, Fatal, Ready, Stop
 
 Start = Callable[..., Any]
@@ -79,6 +81,12 @@ def test_a_batch_that_fails_is_answered_and_the_next_is_served(start_worker: Sta
     assert number == 5
     assert "token 13" in message
     assert worker.compute(6, [[2, 3]])[0, 0] == 5.0
+    worker.tell(Stop())
+    assert worker.process.wait(10) == 0
+    (told,) = [said(line) for line in worker.process.stderr.read().split(b"\n") if b"batch_failed" in line]
+    assert told is not None
+    assert (told.batch, told.level) == (batch_name(5), "warning"), "by this name the router's note finds it"
+    assert "token 13" in told.message
 
 
 def test_a_sequence_longer_than_the_instance_holds_fails_and_does_not_kill(start_worker: Start) -> None:
