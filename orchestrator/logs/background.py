@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -30,6 +31,7 @@ class Background(Generic[Item]):
         self._items: deque[Item] = deque()
         self._dropped = 0
         self._closing = False
+        self._busy_since: float | None = None
         self._changed = threading.Condition()
         # A daemon: a terminal that is held with Ctrl-S holds up no end.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -49,6 +51,11 @@ class Background(Generic[Item]):
     def alive(self) -> bool:
         return self._thread.is_alive()
 
+    def stuck_seconds(self) -> float:
+        """How long it has been in its present `perform`; 0 if it is in none."""
+        since = self._busy_since
+        return 0.0 if since is None else time.monotonic() - since
+
     def close(self, seconds: float) -> bool:
         """Performs what is queued and ends the thread; False if that takes longer."""
         with self._changed:
@@ -66,6 +73,8 @@ class Background(Generic[Item]):
                 self._items.clear()
                 self._dropped = 0
                 last = self._closing
+            self._busy_since = time.monotonic()
             self._perform(items, dropped)
+            self._busy_since = None
             if last:
                 return

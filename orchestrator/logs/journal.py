@@ -26,6 +26,8 @@ from workers.said import Level
 MOST_WAITING: Final = 20_000
 MOST_EARLY: Final = 1000
 CLOSE_SECONDS: Final = 2.0
+STUCK_SECONDS: Final = 5.0
+"""A disk that takes so long for some lines does not answer: a network file system whose server is gone, or a dying device."""
 
 
 class Speaker(msgspec.Struct, frozen=True):
@@ -99,6 +101,8 @@ class Journal:
             return (
                 f"logs are not written to files in {self._files.folder} any more: their thread ended by a bug of ours"
             )
+        if self._writer.stuck_seconds() > STUCK_SECONDS:
+            return f"logs are not written to files in {self._files.folder}: the disk does not answer"
         return self._files.trouble
 
     @property

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.logs import journal
 from orchestrator.logs.files import FIRST_RETRY_SECONDS, Files
 from orchestrator.logs.read import Reader, every_line, known
 from orchestrator.logs.record import SUPERVISOR, Record, encode
@@ -268,3 +271,34 @@ def test_only_the_journal_s_own_stream_is_taken_for_the_journal(tmp_path: Path) 
         assert not goes_to_journal(stream.fileno(), {})
         assert not goes_to_journal(stream.fileno(), {"JOURNAL_STREAM": "nonsense"})
     assert not goes_to_journal(10_000, environment)
+
+
+def test_a_disk_that_does_not_answer_holds_up_nobody_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A named pipe in the place of a file takes 64 KiB, and then lets its writer wait for ever."""
+    monkeypatch.setattr(journal, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(journal, "CLOSE_SECONDS", 0.2)
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    os.mkfifo(folder / "supervisor.log")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    log = journal.Journal(fd=nowhere)
+    log.open_files(folder, most_bytes=1 << 20, keep=1)
+    for number in range(3000):
+        log(f"{number} " + "x" * 100)
+    deadline = time.monotonic() + 30.0
+    while log.trouble is None:
+        assert time.monotonic() < deadline, "nobody noticed"
+        threading.Event().wait(0.01)
+    assert "the disk does not answer" in log.trouble
+    log.close()  # gives up after its time
+    reader = os.open(folder / "supervisor.log", os.O_RDONLY | os.O_NONBLOCK)
+    while any(thread.name == "log-files" for thread in threading.enumerate()):  # lets the thread go on to its end
+        assert time.monotonic() < deadline, "its thread is still there"
+        try:
+            os.read(reader, 1 << 16)
+        except BlockingIOError:
+            threading.Event().wait(0.01)
+    os.close(reader)
+    os.close(nowhere)
