@@ -59,6 +59,7 @@ class Options:
     min_cosine: float | None = None
     answer_cache_mb: float | None = None
     join_requests: bool | None = None
+    keys_file: str | None = None
     logs: Path | None = None
     """Where log files lie unless the layout or `log_dir` says it."""
     log_dir: str | None = None
@@ -87,7 +88,18 @@ def settled_layout(options: Options) -> Layout:
         raise AppError(str(error), unworkable=True) from None
     said: dict[str, Any] = {
         name: value
-        for name in ("model", "task", "precision", "engine", "min_cosine", "policy", "max_seqlen", "host", "port")
+        for name in (
+            "model",
+            "task",
+            "precision",
+            "engine",
+            "min_cosine",
+            "policy",
+            "max_seqlen",
+            "host",
+            "port",
+            "keys_file",
+        )
         if (value := getattr(options, name)) is not None
     }
     if options.start_timeout_s is not None:

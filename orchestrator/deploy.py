@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from orchestrator.allocators import worker_environment
-from orchestrator.assemble import Options, Prelude
+from orchestrator.assemble import AppError, Options, Prelude
 from orchestrator.claims import Claims
 from orchestrator.config.schema import Layout
 from orchestrator.gateway.spec import Caches, GatewaySpec, Limits
+from orchestrator.keys import KeysError, read_keys
 from orchestrator.listening import Listening
 from orchestrator.paths import socket_name
 from orchestrator.plan.model import PlannedInstance
@@ -62,6 +64,10 @@ def deploy(
         join=layout.caches.join,
     )
     count = layout.gateways or (1 if housekeeping.shared else max(1, min(MOST_GATEWAYS, len(housekeeping.cpus) - 1)))
+    try:
+        keys = read_keys(Path(layout.keys_file)) if layout.keys_file is not None else ()
+    except KeysError as error:
+        raise AppError(str(error), unworkable=True) from None
     nodes = sum(node.has_memory for node in before.machine.nodes)
 
     def gateway(name: str) -> Callable[[int], GatewaySpec]:
@@ -75,6 +81,7 @@ def deploy(
             cpus=housekeeping.cpus,
             caches=caches,
             access=layout.logs.access,
+            keys=keys,
         )
 
     def worker(instance: PlannedInstance) -> Callable[[int], WorkerSpec]:

@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", type=Path, metavar="FILE", help="Layout file; options given here go before it.")
     add("--host")
     add("--port", type=as_declared("port"))
+    add("--keys-file", metavar="FILE")
     parser.add_argument(
         "--answer-cache", type=as_declared("caches.answers_mb"), metavar="MB", help=option("caches.answers_mb").help
     )
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         max_seqlen=args.max_seqlen,
         host=args.host,
         port=args.port,
+        keys_file=args.keys_file,
         runtime=runtime_dir(args),
         cache=cache_dir(args),
         claim_scope=claim_scope(),

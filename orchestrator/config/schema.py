@@ -253,6 +253,10 @@ class Layout(Struct, frozen=True, kw_only=True):
     ] = None
     host: Annotated[str, Meta(min_length=1, description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080
+    keys_file: Annotated[
+        str | None,
+        Meta(min_length=1, description="File of the keys that may ask, one a line; omitted: everybody may."),
+    ] = None
     gateways: Annotated[
         int | None, Meta(ge=1, le=256, description="Gateway processes; omitted: one per housekeeping core.")
     ] = None

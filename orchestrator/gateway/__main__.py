@@ -27,6 +27,7 @@ from orchestrator.gateway.answers import Answers, Key
 from orchestrator.gateway.apis.call import Served
 from orchestrator.gateway.app import App, UnknownTask
 from orchestrator.gateway.caches import BoundedCache
+from orchestrator.gateway.caller import Guard
 from orchestrator.gateway.live import Live
 from orchestrator.gateway.notes import Handler, Notes
 from orchestrator.gateway.server import Server
@@ -89,7 +90,10 @@ class Process:
         kept: BoundedCache[Key, Answered] | None = BoundedCache(caches.answer_bytes) if caches.answer_bytes else None
         self._answers = Answers(self._uplink.infer, kept, join=caches.join)
         served = Served(spec.model, spec.limits, 0 if encoder is None else encoder.vocabulary)
-        self._app = App(served, self._tokenizing, self._uplink, self._live, self._answers, Notes(spec.access, client))
+        guard = Guard(spec.keys) if spec.keys else None
+        self._app = App(
+            served, self._tokenizing, self._uplink, self._live, self._answers, Notes(spec.access, client), guard
+        )
         self._server = Server(self._app.handle)
         self._accepting: list[asyncio.Server] = []
         self._stopped = asyncio.Event()

@@ -26,7 +26,7 @@ from orchestrator.gateway import errors, limits, metrics
 from orchestrator.gateway.answers import Answers
 from orchestrator.gateway.apis import health, huggingface, jina, openai, tei
 from orchestrator.gateway.apis.call import Parse, Served
-from orchestrator.gateway.caller import caller_of
+from orchestrator.gateway.caller import Guard, caller_of
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.images import Decoding
 from orchestrator.gateway.live import Live
@@ -58,6 +58,8 @@ class Route:
     """Set on all others."""
     streams: bool = False
     """Never ends by itself: not counted as in flight."""
+    public: bool = False
+    """Answered without a key too: how the service is, nothing of what is asked or answered."""
 
 
 class UnknownTask(Exception):
@@ -75,6 +77,7 @@ class App:
         live: Live,
         answers: Answers | None = None,
         notes: Notes | None = None,
+        guard: Guard | None = None,
     ) -> None:
         if served.model.task not in huggingface.TASKS:
             raise UnknownTask(
@@ -95,6 +98,7 @@ class App:
         self._answers = answers or Answers(uplink.infer, None, join=False)
         self._live = live
         self._notes = notes or Notes("errors", "gateway")
+        self._guard = guard
         self._aside = ThreadPoolExecutor(1, "render-large")
         self._created = int(time.time())
         self._prefix = secrets.token_hex(6)
@@ -104,8 +108,8 @@ class App:
         self._routes = self._table()
 
     def _table(self) -> dict[str, dict[str, Route]]:
-        def page(pattern: str, answer: Page, *, streams: bool = False) -> Route:
-            return Route(pattern, page=answer, streams=streams)
+        def page(pattern: str, answer: Page, *, streams: bool = False, public: bool = True) -> Route:
+            return Route(pattern, page=answer, streams=streams, public=public)
 
         predict = Route("/predict", parse=huggingface.predict)
         return {
@@ -115,10 +119,10 @@ class App:
             "/v1/rerank": {"POST": Route("/v1/rerank", parse=jina.rerank)},
             "/embed": {"POST": Route("/embed", parse=tei.embed)},
             "/v1/embeddings": {"POST": Route("/v1/embeddings", parse=openai.embeddings)},
-            "/tokenize": {"POST": page("/tokenize", self._tokenize)},
-            "/info": {"GET": page("/info", self._info)},
-            "/v1/models": {"GET": page("/v1/models", self._models)},
-            "/v1/models/": {"GET": page("/v1/models/{model}", self._model)},
+            "/tokenize": {"POST": page("/tokenize", self._tokenize, public=False)},
+            "/info": {"GET": page("/info", self._info, public=False)},
+            "/v1/models": {"GET": page("/v1/models", self._models, public=False)},
+            "/v1/models/": {"GET": page("/v1/models/{model}", self._model, public=False)},
             "/health": {"GET": page("/health", self._health)},
             "/v2/health/live": {"GET": page("/v2/health/live", self._v2_live)},
             "/v2/health/ready": {"GET": page("/v2/health/ready", self._v2_ready)},
@@ -150,6 +154,8 @@ class App:
             try:
                 route = self._route(path, request.method)
                 pattern = route.pattern
+                if self._guard is not None and not route.public:
+                    self._guard.admit(request)
                 if route.parse is not None:
                     reply: web.StreamResponse = await self._infer(request, route.parse, request_id, started)
                 else:
@@ -335,6 +341,8 @@ class App:
         lines = [f"x-request-id: {request_id}\r\nx-compute-time: {(time.perf_counter() - started) * 1e3:.3f}\r\n"]
         if refusal.retry_after is not None:
             lines.append(f"Retry-After: {refusal.retry_after}\r\n")
+        if refusal.status == 401:
+            lines.append("WWW-Authenticate: Bearer\r\n")
         if refusal.allow:
             lines.append(f"Allow: {', '.join(refusal.allow)}\r\n")
         make = errors.openai_body if path.startswith("/v1/") else errors.body

@@ -43,5 +43,7 @@ class GatewaySpec(msgspec.Struct, frozen=True):
     cpus: list[int]
     report_seconds: float = 1.0
     caches: Caches = Caches()
+    keys: tuple[str, ...] = ()
+    """Fingerprints of the keys that may ask (`orchestrator.keys`); none: everybody may."""
     access: Literal["off", "errors", "all"] = "errors"
     """Which requests are written down."""

@@ -7,8 +7,9 @@ from unittest.mock import Mock
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from orchestrator.gateway.caller import Caller, caller_of
+from orchestrator.gateway.caller import Caller, Guard, caller_of
 from orchestrator.gateway.errors import Refusal
+from orchestrator.keys import fingerprint
 
 
 def caller(address: str | None = "10.0.0.1", **headers: str) -> Caller:
@@ -47,3 +48,29 @@ def test_a_caller_of_whom_nothing_is_known_is_the_gateway_itself() -> None:
 
 def test_a_tenant_fits_the_wire() -> None:
     assert all(0 < caller(x_api_key=f"key {number}").tenant < 1 << 32 for number in range(100))
+
+
+KEY = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer  {KEY} "}, {"x-api-key": KEY},
+     {"Authorization": "Basic Zm9v", "x-api-key": KEY}],
+)  # fmt: skip
+def test_who_sends_a_known_key_is_let_in(headers: dict[str, str]) -> None:
+    Guard([fingerprint(KEY), fingerprint("another one, long")]).admit(make_mocked_request("POST", "/", headers=headers))
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [({}, "no key"), ({"Authorization": ""}, "no key"), ({"Authorization": "Bearer"}, "no key"),
+     ({"Authorization": f"Basic {KEY}"}, "no key"), ({"Authorization": f"Bearer {KEY}x"}, "not one of those"),
+     ({"x-api-key": KEY.upper()}, "not one of those"), ({"x-api-key": fingerprint(KEY)}, "not one of those"),
+     ({"Authorization": "Bearer ÿ", "x-api-key": KEY}, "not one of those")],
+)  # fmt: skip
+def test_nobody_else_is(headers: dict[str, str], why: str) -> None:
+    with pytest.raises(Refusal, match=why) as caught:
+        Guard([fingerprint(KEY)]).admit(make_mocked_request("POST", "/", headers=headers))
+    assert caught.value.status == 401
+    assert KEY not in caught.value.message
