@@ -66,7 +66,12 @@ class Process:
         """Starts the process and sends its specification; returns its pid. OSError if it cannot be started."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        output, their_output = os.pipe2(os.O_CLOEXEC)
+        try:
+            output, their_output = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         try:
             self._popen = subprocess.Popen(
                 spawn.command(self.kind, self.name, theirs.fileno(), sys.executable),
