@@ -135,6 +135,8 @@ class Lost(msgspec.Struct, frozen=True, tag="lost"):
 
     name: str
     incarnation: int
+    from_outside: bool = False
+    """Somebody ended it with a signal: what it was computing is probably not why."""
 
 
 class Hold(msgspec.Struct, frozen=True, tag="hold"):

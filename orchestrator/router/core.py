@@ -56,7 +56,11 @@ from orchestrator.status import RouterReport
 from workers.said import batch_name
 
 STORY_LENGTH: Final = 512
-_MOST_DEATHS: Final = 2
+CRASHED: Final = 2
+KILLED: Final = 1
+_POISON: Final = 4
+"""Two workers that crashed or hung over a sequence make it poison. One that somebody killed counts half: an operator's `kill -9` is no
+fault of the sequence, but what used up the memory looks the same where the kernel does not say so; and retrying must end."""
 
 Story = deque[tuple[Seconds, Event, list[Action]]]
 
@@ -229,7 +233,7 @@ class RouterCore:
         """Puts items in flight back to the front of their lanes; settles those that nobody waits for, and poison."""
         for item in items:
             request = item.request
-            if request.unsettled and item.deaths >= _MOST_DEATHS:
+            if request.unsettled and item.blame >= _POISON:
                 message = f"{item.deaths} workers died while they computed sequence {item.position} of this request"
                 names = names_of([item])
                 actions.append(Note(f"poison{in_short(names)}: {message}; refused", "error", names))
@@ -281,14 +285,14 @@ class RouterCore:
             return
         instance.dead = max(instance.dead, event.incarnation)
         if event.incarnation >= instance.incarnation:
-            self._lose(instance, "lost", actions)
+            self._lose(instance, "lost", actions, blame=KILLED if event.from_outside else CRASHED)
             instance.incarnation = event.incarnation
             self._after_loss(now, actions)
 
     def _left(self, event: WorkerLeft, now: Seconds, actions: list[Action]) -> None:
         instance = self.roster.instances.get(event.name)
         if instance is not None and event.incarnation == instance.incarnation:
-            self._lose(instance, "left", actions, killed=False)
+            self._lose(instance, "left", actions, blame=0)
             self._after_loss(now, actions)
 
     def _undelivered(self, event: Undelivered, now: Seconds, actions: list[Action]) -> None:
@@ -299,10 +303,10 @@ class RouterCore:
         held = [flight.batch_id for flight in (running, prefetched) if flight is not None]
         if running is not None and event.batch_id in held:
             # What was never delivered killed nobody.
-            self._lose(instance, "unreachable", actions, killed=running.batch_id != event.batch_id)
+            self._lose(instance, "unreachable", actions, blame=CRASHED if running.batch_id != event.batch_id else 0)
             self._after_loss(now, actions)
 
-    def _lose(self, instance: Instance, why: str, actions: list[Action], *, killed: bool = True) -> None:
+    def _lose(self, instance: Instance, why: str, actions: list[Action], *, blame: int = CRASHED) -> None:
         """The worker is gone: what it held goes back to the front. Only what it was running can have killed it."""
         if not instance.connected:
             return
@@ -318,9 +322,10 @@ class RouterCore:
         if running is None:
             return
         self._say_held(instance, actions)
-        if killed:
+        if blame:
             for item in running.items:
                 item.deaths += 1
+                item.blame += blame
                 item.alone = True
         held = running.items + (prefetched.items if prefetched is not None else [])
         instance.counts.retried += len(held)

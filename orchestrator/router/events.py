@@ -81,7 +81,9 @@ class Item(msgspec.Struct, gc=False, eq=False):
     state: State = QUEUED
     attempts: int = 1
     deaths: int = 0
-    """Workers that died while they computed it; two and it is poison."""
+    """Workers that died while they computed it."""
+    blame: int = 0
+    """How much speaks for it that they died of it (`core.CRASHED`, `core.KILLED`)."""
     alone: bool = False
     """Its batch failed or killed a worker: next time it computes alone, so that it cannot harm others again."""
     lane: int = -1
@@ -138,6 +140,8 @@ class WorkerLost(msgspec.Struct, frozen=True):
 
     name: str
     incarnation: int
+    from_outside: bool = False
+    """Somebody ended it with a signal. Otherwise it crashed or hung."""
 
 
 class WorkerLeft(msgspec.Struct, frozen=True):

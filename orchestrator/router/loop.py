@@ -288,7 +288,7 @@ class RouterLoop:
             match message:
                 case messages.Lost():
                     self._peers.pop(identity_of(message.name, message.incarnation), None)
-                    self._handle(WorkerLost(message.name, message.incarnation), now)
+                    self._handle(WorkerLost(message.name, message.incarnation, message.from_outside), now)
                 case messages.Configure():
                     try:
                         plan = msgspec.json.decode(message.plan, type=Plan)

@@ -69,6 +69,8 @@ class TellLost:
     """The router must requeue what this incarnation held."""
 
     incarnation: int
+    from_outside: bool = False
+    """Somebody ended it with a signal, and not for want of memory as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Changed:
 
 Action = Spawn | SendDrain | SendResume | SendStop | Kill | TellLost | Changed
 
+FROM_OUTSIDE = frozenset({"SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"})
+"""Signals that a process does not bring upon itself."""
 ABANDONED_AFTER = 3
 """So many starts in a row that never became ready end the start of the whole orchestrator, or an operation that waits for one
 instance (not the run of either)."""
@@ -126,7 +130,8 @@ class Child:
     # ---- what an operator or the end of the whole asks for
 
     def start(self, now: Seconds) -> list[Action]:
-        self.wanted = "run"
+        if self.wanted == "stop" or self.state in (State.INITIAL, *AT_REST):
+            self.wanted = "run"
         if self.state in (State.INITIAL, *AT_REST):
             self.failures = 0
             self.failed_at.clear()
@@ -203,7 +208,8 @@ class Child:
         """The process is gone. `how` is "exit 1" or "SIGKILL"; `last_lines` the end of its output."""
         if self.state not in ALIVE:
             return []
-        lost = TellLost(self.incarnation)
+        ours = self.cause is not None or self.state in (State.STOPPING, State.KILLING)
+        lost = TellLost(self.incarnation, from_outside=how in FROM_OUTSIDE and not ours)
         if self.wanted == "stop":
             return [lost, *self._move(Stimulus.EXITED_WANTED, now, how)]
         if self.renewing:

@@ -200,9 +200,9 @@ class Runner:
                     process = self._running.get(child.name)
                     if process is not None:
                         process.kill()
-                case TellLost(incarnation):
+                case TellLost(incarnation, from_outside):
                     if child.kind == "worker":
-                        self._to_router(child, Lost(self._plans[child.name].called, incarnation))
+                        self._to_router(child, Lost(self._plans[child.name].called, incarnation, from_outside))
                 case Changed():
                     self._log_change(child, action)
         if actions:

@@ -47,6 +47,8 @@ def schedule(seed: int, seconds: float, kills: int, workers: list[str], gateways
         calm = at >= (1 - CALM_SHARE) * seconds
         kind = "worker" if calm else rng.choices(list(PARTS), list(PARTS.values()))[0]
         signal = rng.choices(list(SIGNALS), list(SIGNALS.values()))[0]
+        if kind == EVERY_WORKER and signal == "SIGSEGV":
+            signal = "SIGKILL"  # of that all do not die at once; and a request that two crash over is refused as poison, by design
         if signal == "SIGSTOP":
             if at - stopped_at < STOP_APART_SECONDS or kind == EVERY_WORKER:
                 signal = "SIGKILL"

@@ -17,6 +17,7 @@ from orchestrator.router.events import (
     Undelivered,
     WorkerHello,
     WorkerLeft,
+    WorkerLost,
 )
 
 TWO = (("short", 1, 32), ("long", 33, 512))
@@ -174,6 +175,20 @@ def test_a_prefetched_batch_that_cannot_be_delivered_blames_the_running_one(make
     prefetched = desk.core.roster.instances["a"].prefetched
     desk.give(Undelivered("a", 1, prefetched.batch_id))
     assert (first.items[0].deaths, second.items[0].deaths) == (1, 0)
+
+
+@pytest.mark.parametrize(("from_outside", "deaths"), [(False, 2), (True, 4)])
+def test_a_sequence_over_which_workers_die_is_refused_and_later_where_somebody_killed_them(
+    make_desk: Any, from_outside: bool, deaths: int
+) -> None:
+    desk = make_desk(("a", 1, 64))
+    request = desk.submit(16)
+    for incarnation in range(1, deaths + 1):
+        assert desk.refused() == []
+        desk.hello("a", incarnation)
+        desk.give(WorkerLost("a", incarnation, from_outside))
+    assert desk.refused() == [(request.request_id, "worker_lost")]
+    assert f"{deaths} workers died" in desk.refusals()[0].message
 
 
 def test_a_hello_of_an_instance_that_is_not_planned_is_ignored(make_desk: Any) -> None:

@@ -56,7 +56,7 @@ def test_a_child_that_is_not_ready_in_time_is_killed() -> None:
 def test_a_child_that_dies_is_started_again_after_a_backoff_and_the_router_is_told() -> None:
     one = ready()
     actions = one.exited("SIGKILL", 1.0)
-    assert actions[0] == TellLost(1)
+    assert actions[0] == TellLost(1, from_outside=True)
     assert one.state is State.BACKOFF
     assert one.last_error == "SIGKILL"
     assert one.deadline is not None
@@ -190,6 +190,32 @@ def test_a_restart_ends_one_incarnation_without_work_and_starts_the_next_at_once
     one.validate()
 
 
+@pytest.mark.parametrize(
+    ("how", "cause", "from_outside"),
+    [("SIGKILL", None, True), ("SIGTERM", None, True), ("SIGKILL", "killed, probably out of memory", False),
+     ("SIGSEGV", None, False), ("exit 7", None, False)],
+)  # fmt: skip
+def test_the_router_is_told_whether_somebody_killed_it(how: str, cause: str | None, from_outside: bool) -> None:
+    one = ready()
+    one.cause = cause
+    assert one.exited(how, 1.0)[0] == TellLost(1, from_outside)
+
+
+def test_what_is_killed_because_it_hangs_is_not_taken_for_killed_by_somebody() -> None:
+    one = ready()
+    one.tick(5.0)
+    assert one.exited("SIGKILL", 5.1)[0] == TellLost(1)
+
+
+def test_one_that_is_without_work_stays_so_when_it_is_asked_to_start() -> None:
+    one = ready()
+    one.withhold(1.0)
+    one.said_drained(1.1)
+    assert one.start(2.0) == []
+    assert (one.state, one.wanted) == (State.DRAINED, "drain")
+    one.validate()
+
+
 def test_a_restart_whose_drain_does_not_end_goes_on_without_it() -> None:
     one = ready()
     one.restart(0.0)
@@ -202,7 +228,7 @@ def test_a_restart_whose_drain_does_not_end_goes_on_without_it() -> None:
 def test_a_worker_that_dies_while_it_drains_for_a_restart_is_simply_started_again() -> None:
     one = ready()
     one.restart(0.0)
-    assert without_log(one.exited("SIGKILL", 0.5)) == [TellLost(1), Spawn(2)]
+    assert without_log(one.exited("SIGKILL", 0.5)) == [TellLost(1, from_outside=True), Spawn(2)]
     assert one.failures == 0
 
 
