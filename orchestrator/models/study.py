@@ -324,4 +324,7 @@ def _text(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stderr.flush()
+    # OpenVINO may abort while it is taken apart (workers/__main__.py), and a finished study would be lost.
+    os._exit(code)
