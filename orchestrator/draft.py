@@ -40,6 +40,8 @@ class Question(msgspec.Struct, frozen=True):
     """The layout in force (`as_text`); None: as its file and the command line say now."""
     without: list[str] = []
     """Instances that have failed for good: the plan does without them."""
+    others_stay: bool = False
+    """Where instances are left out: the others keep their cores."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -138,23 +140,27 @@ def _plan(machine: Machine, request: PlanRequest, question: Question) -> Plan:
     taken = {} if shared else question.taken
     asked = msgspec.structs.replace(request, taken=taken)
     try:
-        return without(machine, asked, frozenset(question.without)) if question.without else plan(machine, asked)
+        return (
+            without(machine, asked, frozenset(question.without), question.others_stay)
+            if question.without
+            else plan(machine, asked)
+        )
     except PlanError as error:
         raise AppError(str(error), unworkable=not taken) from None
 
 
-def without(machine: Machine, request: PlanRequest, names: frozenset[str]) -> Plan:
+def without(machine: Machine, request: PlanRequest, names: frozenset[str], others_stay: bool) -> Plan:
     """The plan that does without these instances. PlanError if nothing is left.
 
-    Where the planner chose the instances it chooses again, fewer: their cores go to the others. Where a layout names each, they
-    are left out, and their cores stay idle.
+    Where the planner chose the instances it chooses again, fewer: their cores go to the others. Where a layout names each, or
+    `others_stay`, they are left out, and their cores stay idle.
     """
     full = plan(machine, request)
     left = [instance for instance in full.instances if instance.name not in names]
     if not left:
         raise PlanError(f"no instance is left without {', '.join(sorted(names))}")
     gone = len(full.instances) - len(left)
-    if request.layout is not None and request.layout.instances:
+    if others_stay or (request.layout is not None and request.layout.instances):
         idle = {cpu for instance in full.instances if instance.name in names for cpu in instance.cpus}
         return msgspec.structs.replace(
             full, instances=left, unused_cpus=sorted({*full.unused_cpus, *idle} - set(full.housekeeping.cpus))

@@ -266,6 +266,11 @@ class Reloader:
                 async with asyncio.timeout(seconds):
                     made = await drafts.ask(self._around_others(question), say)
                 target, report = self._compared(question.options, made, left_out)
+                if left_out and question.without and self._stage.interrupts(target, self._spare()):
+                    # Nobody has asked for a pause: what serves goes on serving where it is.
+                    question = msgspec.structs.replace(question, others_stay=True)
+                    made = await drafts.ask(self._around_others(question), say)
+                    target, report = self._compared(question.options, made, left_out)
                 if dry_run:
                     return report
                 until = None if seconds is None else since + seconds

@@ -70,6 +70,24 @@ def order(live: Sequence[Seat], wanted: Sequence[Seat], *, serving: int | None, 
     return change.steps
 
 
+def interrupts(live: Sequence[Seat], steps: Sequence[Step], *, serving: int) -> bool:
+    """Whether these steps leave a moment in which nobody serves."""
+    there, world = set(live), serving
+    for step in steps:
+        match step:
+            case Start(seats):
+                there |= set(seats)
+            case Retire(seats):
+                there -= set(seats)
+            case Enter(entered):
+                world = entered
+            case Leave(left):
+                there = {seat for seat in there if seat.world != left}
+        if not any(seat.world == world for seat in there):
+            return True
+    return False
+
+
 class _Change:
     def __init__(self, live: Sequence[Seat], wanted: Sequence[Seat], serving: int | None, most: int) -> None:
         self.steps: list[Step] = []

@@ -20,7 +20,7 @@ from typing import Any, assert_never
 
 import msgspec
 
-from orchestrator.plan.order import Enter, Leave, Retire, Seat, Start, Step, order
+from orchestrator.plan.order import Enter, Leave, Retire, Seat, Start, Step, interrupts, order
 from orchestrator.supervisor.arrangement import Arrangement, differences, named
 from orchestrator.supervisor.deployment import ChildPlan
 from orchestrator.supervisor.operations import Operations
@@ -68,6 +68,10 @@ class Stage:
     def steps(self, target: Arrangement, spare: int) -> list[Step]:
         """What `become` would do with the instances."""
         return order(self._alive(), list(target.seats), serving=self._serving, spare=spare)
+
+    def interrupts(self, target: Arrangement, spare: int) -> bool:
+        """Whether nobody would serve at some step of `become`."""
+        return self._serving is None or interrupts(self._alive(), self.steps(target, spare), serving=self._serving)
 
     async def become(self, target: Arrangement, spare: int, within: float | None, say: Say) -> None:
         """Ends when `target` runs and nothing else does. OperationError says which step failed; then everything stands still there."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.plan.order import Enter, Leave, Retire, Seat, Start, Step, order
+from orchestrator.plan.order import Enter, Leave, Retire, Seat, Start, Step, interrupts, order
 
 CORES = range(8)
 
@@ -106,6 +106,7 @@ def test_somebody_serves_at_every_step_unless_one_set_of_cores_has_to_do_for_bot
         for one in new
     )
     assert stage.silent == 0 or not possible
+    assert interrupts(old, order(old, new, serving=0, spare=spare), serving=0) == (stage.silent > 0)
 
 
 @given(changes(), st.integers(0, 40), st.booleans())

@@ -64,6 +64,21 @@ def test_it_says_ready_feeds_the_watchdog_and_says_stopping(start_system: Callab
     assert system.process.wait(30) == 0
 
 
+def test_a_reload_is_told_with_the_time_of_its_begin_and_its_end_as_notify_reload_wants_it(
+    start_system: Callable[..., Any], manager: Manager
+) -> None:
+    system = start_system("--instances", "1", environment={"NOTIFY_SOCKET": str(manager.path)})
+    manager.until("READY=1")
+    asked_at = time.monotonic_ns() // 1000
+    system.process.send_signal(signal.SIGHUP)
+    began = manager.until("RELOADING=1")
+    (stamp,) = [line for line in began.splitlines() if line.startswith("MONOTONIC_USEC=")]
+    assert asked_at <= int(stamp.partition("=")[2]) <= time.monotonic_ns() // 1000
+    manager.until("READY=1")
+    assert len(system.embed("served")) == 384
+    assert system.status().state == "ready"
+
+
 def test_the_watchdog_is_not_fed_while_the_router_is_stopped(
     start_system: Callable[..., Any], manager: Manager
 ) -> None:

@@ -4,6 +4,7 @@ Python imports a module of this name at its start, if it is on PYTHONPATH; so no
 $FAULTS say what is to go wrong:
   exit-in-batch    the worker that computes the next batch takes the file away and exits with 7 instead of answering
   exit-on-tokens   a worker exits with 7 whenever the ids of a batch contain the ones in this file, one after the other
+  exit-at-start    the worker whose name is in this file exits with 7 before it has loaded anything
   vanish           a worker, once bound and before it loads the model, removes the folder that this file names
   wall-clock       time.time() is off by the seconds in this file, in every process
 """
@@ -56,6 +57,9 @@ def in_bind(module) -> None:
 
     def bind_and_perhaps_remove(*args):
         bound = bind(*args)
+        if (name := said("exit-at-start")) is not None and name in sys.orig_argv:
+            print("the test wants this worker to fail", flush=True)
+            os._exit(7)
         if (folder := said("vanish")) is not None:
             shutil.rmtree(folder, ignore_errors=True)
         return bound
