@@ -13,8 +13,9 @@ import msgspec
 
 from workers.bind import BindError, bind
 from workers.channel import Channel, ChannelError, SupervisorGone
+from workers.isolated import isolated_cpus, spread, threads
 from workers.said import say
-from workers.spec import Fatal, Ready, WorkerSpec
+from workers.spec import Binding, Fatal, Ready, WorkerSpec
 
 
 def main() -> int:
@@ -58,8 +59,11 @@ def _serve(spec: WorkerSpec, channel: Channel, started: float) -> int:
             from workers.engines.onnxruntime import load  # type: ignore[assignment]
         else:
             from workers.engines.openvino import load  # type: ignore[assignment]
+        before = threads()
         engine = load(spec)
         warm_up(engine, spec)
+        # Before anything is measured: on isolated CPUs all of the engine's threads would share one.
+        binding = Binding(binding.policy, [*binding.notes, *spread(spec.cpus, isolated_cpus(), before)])
         costs = costs_of(engine, spec, say)
     except (LoadError, EngineError) as error:
         channel.send(Fatal(str(error)))

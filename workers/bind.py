@@ -92,7 +92,7 @@ def nodes_with_memory(sysfs: Path = Path("/sys/devices/system/node")) -> set[int
             text = (sysfs / name).read_text().strip()
         except OSError:
             continue
-        return _numbers(text)
+        return kernel_list(text)
     return {0}
 
 
@@ -100,7 +100,7 @@ def allowed_nodes(status: Path = Path("/proc/self/status")) -> set[int]:
     """The nodes that the cpuset lets this process allocate on; {0} on a kernel without NUMA. To libnuma all others do not exist."""
     for line in status.read_text().splitlines():
         if line.startswith("Mems_allowed_list:"):
-            return _numbers(line.partition(":")[2])
+            return kernel_list(line.partition(":")[2])
     return {0}
 
 
@@ -121,7 +121,7 @@ def libnuma() -> ModuleType:
     return numa  # type: ignore[no-any-return]
 
 
-def _numbers(text: str) -> set[int]:
+def kernel_list(text: str) -> set[int]:
     """A kernel list such as `0-1,12`."""
     found: set[int] = set()
     for part in filter(None, text.strip().split(",")):

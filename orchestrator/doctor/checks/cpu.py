@@ -71,17 +71,10 @@ def isolated(host: Host) -> Finding | None:
     found = cpus_in_words(apart) if apart else "none"
     found += f"; nohz_full {tickless}" if tickless else ""
     used = apart & host.worker_cpus
-    if not used or host.widest_instance < 2:
-        return Finding(check="isolated CPUs", group="cpu", level="ok", found=found)
-    return Finding(
-        check="isolated CPUs",
-        group="cpu",
-        level="costs",
-        found=f"{found}; instances of up to {host.widest_instance} threads use {cpus_in_words(used)}",
-        cost="the kernel does not balance there: threads of one instance stay on the CPU that they started on (isolcpus= in "
-        "kernel-parameters.txt)",
-        mend="instances of one core (`cores: 1`), or a cpuset (AllowedCPUs=) in place of isolcpus=",
-    )
+    if used and host.widest_instance > 1:
+        # isolcpus= in kernel-parameters.txt; workers.isolated does it.
+        found += f"; {cpus_in_words(used)} have instances, whose threads are pinned one by one: the kernel does not spread them"
+    return Finding(check="isolated CPUs", group="cpu", level="ok", found=found)
 
 
 def stolen(host: Host) -> Finding:
