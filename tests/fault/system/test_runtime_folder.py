@@ -13,10 +13,11 @@ import pytest
 Start = Callable[..., Any]
 
 
-def test_two_starts_at_the_same_moment_make_one_orchestrator(start_system: Start) -> None:
-    both = [start_system("--instances", "1", ready=False) for _ in range(2)]
-    pids = [one.process.pid for one in both]
-    ended, serving = sorted(both, key=lambda one: one.process.pid != first_to_end(pids))
+def test_two_starts_at_the_same_moment_make_one_orchestrator(start_system: Start, tmp_path: Path) -> None:
+    runtime = ("--runtime-dir", str(tmp_path / "run"))
+    both = [start_system("--instances", "1", *runtime, runtime=name, ready=False) for name in ("one", "other")]
+    loser = first_to_end([one.process.pid for one in both])
+    ended, serving = sorted(both, key=lambda one: one.process.pid != loser)
     assert ended.process.wait(10) == 1
     assert f"(pid {serving.process.pid}) already runs" in ended.said().splitlines()[-1]
     serving.wait_ready()
@@ -76,4 +77,4 @@ def test_garbage_in_the_lock_and_sockets_of_the_dead_hinder_nobody(start_system:
     assert (runtime / "lock").read_text() == f"{system.process.pid}\n"
     assert len(system.embed("served all the same")) == 384
     assert system.stop() == 0
-    assert {path.name for path in runtime.iterdir()} <= {"lock", "logs"}
+    assert {path.name for path in runtime.iterdir()} <= {"lock", "log", "logs"}
