@@ -8,7 +8,7 @@ import msgspec
 
 from workers.spec import Artefact
 
-STUDY_VERSION = 6
+STUDY_VERSION = 7
 """Part of the name of every study: count it up whenever a variant is made or measured differently."""
 
 Precision = Literal["fp32", "bf16", "int8"]
