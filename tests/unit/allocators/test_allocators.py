@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from orchestrator.config.load import parse_layout
 from orchestrator.config.schema import InstanceGroup, Layout
 from orchestrator.plan.allocation import with_allocators
 from orchestrator.plan.model import InstanceName, PlannedInstance
+from orchestrator.plan.pinned import to_yaml
+from orchestrator.plan.solve import PlanRequest, plan
 from orchestrator.preload import os_release
 from orchestrator.supervisor.verify import verify
 
@@ -121,6 +124,18 @@ def test_an_instances_own_allocator_goes_before_the_layouts_and_replicas_share_i
     assert given[2].reasons == []
     assert openvino_may_serve(layout)
     assert not openvino_may_serve(Layout(version=1, allocator="jemalloc"))
+
+
+def test_a_plan_that_is_pinned_down_keeps_its_allocators() -> None:
+    machine = runpy.run_path(str(Path(__file__).parents[2] / "support" / "machines.py"))["article"]()
+    layout = parse_layout(
+        b"version: 1\nallocator: tcmalloc\ninstances: [{name: a, cores: 2, max_seqlen: 64}, {name: b, cores: 2, allocator: system}]\n",
+        "layout.yaml",
+    )
+    made = plan(machine, PlanRequest(layout=layout))
+    again = plan(machine, PlanRequest(layout=parse_layout(to_yaml(made, layout).encode(), "pinned.yaml")))
+    assert [each.allocator for each in made.instances] == ["tcmalloc", "system"]
+    assert [each.allocator for each in again.instances] == ["tcmalloc", "system"]
 
 
 def test_null_for_an_instances_allocator_means_the_layouts() -> None:
