@@ -6,6 +6,7 @@ the policy of a mapping, or of the task where the mapping has none of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.allocators import huge_bytes, mapped_allocator
@@ -30,12 +31,14 @@ def verify(
     """Reads back every thread of `pid` and compares with what was planned. VanishedError if it is gone."""
     root = proc / str(pid)
     try:
-        threads = [(int(task.name), (task / "status").read_text()) for task in (root / "task").iterdir()]
+        threads = list(_threads(root))
         policy, nodes = _policy(root)
         mapped = _read(root / "maps")
         rollup = _read(root / "smaps_rollup") if huge_pages != "system" else None
     except (FileNotFoundError, ProcessLookupError) as error:
         raise VanishedError(str(error)) from None
+    if not threads:
+        raise VanishedError(f"{root}: no thread is left")
     found: list[str] = []
     allowed: set[int] = set()
     mems: set[int] = set()
@@ -73,6 +76,15 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="replace")
     except PermissionError:
         return None
+
+
+def _threads(root: Path) -> Iterator[tuple[int, str]]:
+    """Each thread and its status. Pools end threads while others of theirs are read; that says nothing of the process."""
+    for task in (root / "task").iterdir():
+        try:
+            yield int(task.name), (task / "status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
 
 
 def _policy(root: Path) -> tuple[str, set[int] | None]:
