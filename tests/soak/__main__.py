@@ -90,6 +90,8 @@ def run(args: argparse.Namespace, folder: Path, enough: threading.Event) -> Verd
         watch.run(schedule(args.seed, args.seconds, args.kills, WORKERS, GATEWAYS), args.seconds, enough)
         waiting = clients.stop()
         verdict = judge(clients.asked, watch.deaths, watch.samples, watch.operations, args.back_within)
+        if watch.undealt and not enough.is_set():
+            verdict.late.append(f"{len(watch.undealt)} blows were not dealt in time: somebody was always away")
         verdict.left_behind += [f"{waiting} clients still wait for an answer"] if waiting else []
         if enough.is_set():  # Ctrl-C has reached the orchestrator too
             verdict.left_behind.append("nothing was looked for: the run was interrupted")

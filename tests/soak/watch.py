@@ -81,6 +81,8 @@ class Watch:
         self.deaths: list[Death] = []
         self.operations: list[Operation] = []
         self.samples: list[Sample] = []
+        self.undealt: list[Blow] = []
+        """For which there was no time: those that they were meant for were away too long."""
         self.seen: dict[tuple[int, int], str] = {}
         """Every process that ever was a part, by (pid, start time in clock ticks)."""
         self._system = system
@@ -109,9 +111,10 @@ class Watch:
             elif self._deal(waiting[0], up, now):
                 waiting.pop(0)
             if now > began + seconds + BACK_DEADLINE_SECONDS:
-                return  # the judge sees what was not dealt, and who did not come back
+                break  # the judge sees what was not dealt, and who did not come back
             next_blow = began + waiting[0].at if waiting else now + LOOK_SECONDS
             enough.wait(min(LOOK_SECONDS, max(0.02, next_blow - time.monotonic())))
+        self.undealt = waiting
         if self._operating is not None:
             self._operating.join(OPERATION_SECONDS)
 
