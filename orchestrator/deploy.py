@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import msgspec
 from orchestrator.allocators import worker_environment
 from orchestrator.assemble import AppError, Options, Prelude
 from orchestrator.claims import Claims
-from orchestrator.config.schema import Layout
+from orchestrator.config.schema import Layout, ProcessLimits
 from orchestrator.gateway.spec import Caches, GatewaySpec, Limits
 from orchestrator.keys import KeysError, read_keys
 from orchestrator.listening import Listening
@@ -22,6 +23,7 @@ from orchestrator.router.spec import RouterSpec
 from orchestrator.supervisor.backoff import Flapping
 from orchestrator.supervisor.core import Timing
 from orchestrator.supervisor.deployment import ChildPlan, Deployment
+from orchestrator.supervisor.recycle import Ceiling
 from workers.lane import SCHEME
 from workers.spec import Artefact, WorkerSpec
 
@@ -135,10 +137,26 @@ def deploy(
         control_socket=options.runtime / "control.sock",
         timing=Timing(start=layout.supervision.start_timeout_s, drain=layout.supervision.drain_timeout_s),
         flapping=Flapping(layout.supervision.flap_failures, layout.supervision.flap_window_s),
+        parallel_starts=layout.supervision.parallel_starts,
+        ceiling=Ceiling(
+            None if layout.supervision.max_rss_mb is None else int(layout.supervision.max_rss_mb * (1 << 20)),
+            layout.supervision.max_age_s,
+        ),
+        limits=resource_limits(layout.supervision.limits),
         warnings=before.machine.warnings,
         description=description,
         chore=claims.attend,
     )
+
+
+def resource_limits(limits: ProcessLimits) -> dict[int, int]:
+    """RLIMIT_… → value, of those that the layout names."""
+    named = {
+        resource.RLIMIT_NOFILE: limits.nofile,
+        resource.RLIMIT_CORE: None if limits.core_mb is None else limits.core_mb << 20,
+        resource.RLIMIT_AS: None if limits.address_space_mb is None else limits.address_space_mb << 20,
+    }
+    return {which: value for which, value in named.items() if value is not None}
 
 
 def image_shapes(artefact: Artefact, max_batch_tokens: int) -> list[tuple[int, int]]:

@@ -168,6 +168,23 @@ class CachesConfig(Struct, frozen=True, kw_only=True):
     )
 
 
+class ProcessLimits(Struct, frozen=True, kw_only=True):
+    """Resource limits of every child process (setrlimit(2)); omitted: those of the supervisor."""
+
+    nofile: Annotated[
+        int | None, Meta(ge=64, le=1 << 24, description="Descriptors that a child may have open; omitted: inherited.")
+    ] = None
+    core_mb: Annotated[
+        int | None, Meta(ge=0, le=1 << 24, description="Largest core dump, in MiB; 0: none; omitted: inherited.")
+    ] = None
+    address_space_mb: Annotated[
+        int | None,
+        Meta(
+            ge=512, le=1 << 30, description="Address space of a child, in MiB; engines reserve much more than they use."
+        ),
+    ] = None
+
+
 class SupervisionConfig(Struct, frozen=True, kw_only=True):
     """How long the supervisor waits, in seconds."""
 
@@ -188,6 +205,26 @@ class SupervisionConfig(Struct, frozen=True, kw_only=True):
     flap_window_s: Annotated[
         float, Meta(gt=0, le=86_400, description="Seconds over which the failures of an instance are counted.")
     ] = 600.0
+    parallel_starts: Annotated[
+        int, Meta(ge=1, le=MOST_INSTANCES, description="Processes that may be starting at the same time.")
+    ] = 8
+    max_rss_mb: Annotated[
+        float | None,
+        Meta(
+            gt=0,
+            le=1 << 30,
+            description="Memory of a worker (its share, PSS), in MiB, beyond which it is replaced, one at a time; omitted: none.",
+        ),
+    ] = None
+    max_age_s: Annotated[
+        float | None,
+        Meta(
+            ge=1,
+            le=1 << 30,
+            description="Age of a worker, in seconds, at which it is replaced, up to a tenth earlier, one at a time; omitted: none.",
+        ),
+    ] = None
+    limits: Annotated[ProcessLimits, Meta(description="Resource limits of every child process.")] = ProcessLimits()
     replan: Annotated[
         bool,
         Meta(

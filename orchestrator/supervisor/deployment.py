@@ -12,6 +12,7 @@ from orchestrator.plan.model import Plan, PlannedInstance
 from orchestrator.status import ModelStatus
 from orchestrator.supervisor.backoff import Flapping
 from orchestrator.supervisor.core import Kind, Timing
+from orchestrator.supervisor.recycle import Ceiling
 from topology.model import Machine
 
 
@@ -61,6 +62,10 @@ class Deployment:
     flapping: Flapping = field(default_factory=Flapping)
     parallel_starts: int = 8
     """Processes that may be starting at the same time, so that a big machine does not load 192 models at once."""
+    ceiling: Ceiling = field(default_factory=Ceiling)
+    """Beyond it a worker is replaced."""
+    limits: Mapping[int, int] = field(default_factory=dict)
+    """Resource limits of every child: RLIMIT_… → value."""
     warnings: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     description: dict[str, Any] = field(default_factory=dict)

@@ -20,7 +20,8 @@ from orchestrator.status import Status
 from orchestrator.supervisor import control
 from orchestrator.supervisor.core import Child, Kind
 from orchestrator.supervisor.deployment import Deployment
-from orchestrator.supervisor.operations import Operations
+from orchestrator.supervisor.operations import OperationError, Operations
+from orchestrator.supervisor.recycle import Ceiling, Worker, due
 from orchestrator.supervisor.requests import Requests
 from orchestrator.supervisor.runner import Runner
 from orchestrator.supervisor.sdnotify import Notifier
@@ -28,6 +29,7 @@ from orchestrator.supervisor.states import AT_REST
 
 TICK_SECONDS = 0.1
 PUBLISH_SECONDS = 1.0
+RECYCLE_SECONDS = 1.0
 VERIFY_SECONDS = 15.0
 """How often a running worker is read back."""
 
@@ -100,7 +102,7 @@ class Supervisor:
             loop.add_signal_handler(signal.SIGHUP, self.on_hangup)
         server = await control.serve(self._what.control_socket, self.requests.handle)
         life = asyncio.create_task(self._live(on_ready))
-        endless = [asyncio.create_task(self._ticking()), asyncio.create_task(self._publishing())]
+        endless = [asyncio.create_task(each) for each in (self._ticking(), self._publishing(), self._recycling())]
         try:
             # The endless ones only end by a bug of ours: then everything stops in order and the error is shown.
             ended, _ = await asyncio.wait((life, *endless), return_when=asyncio.FIRST_COMPLETED)
@@ -216,6 +218,40 @@ class Supervisor:
             self._what.chore()
             self._publish()
             await asyncio.sleep(TICK_SECONDS)  # several changes at once make one document
+
+    async def _recycling(self) -> None:
+        """A worker that is too large or too old is replaced while all others serve, and nobody works on any of them."""
+        while True:
+            await asyncio.sleep(RECYCLE_SECONDS)
+            found = self._due() if self._ever_served and not self._drain_asked else None
+            if found is None:
+                continue
+            name, why = found
+            try:
+                with self.operations.claim([name], f"recycle {name}", "the supervisor"):
+                    await self.operations.restart(name, why=why)
+            except OperationError as error:
+                self._log(f"{name} was to be replaced because it {why}: {error}", level="warning")
+
+    def _due(self) -> tuple[str, str] | None:
+        ceiling, workers = self.runner.what.ceiling, self.runner.of("worker")
+        if ceiling == Ceiling() or self.operations.ongoing or not all(child.serving for child in workers):
+            return None
+        now = time.monotonic()
+        return due(
+            [
+                Worker(
+                    child.name,
+                    child.incarnation,
+                    now - (child.ready_at or now),
+                    self.runner.observer.held_bytes(child.name, ceiling.most_bytes)
+                    if ceiling.most_bytes is not None
+                    else None,
+                )
+                for child in workers
+            ],
+            ceiling,
+        )
 
     def _publish(self) -> Status:
         self.runner.observer.measure()

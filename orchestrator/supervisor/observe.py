@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -148,6 +149,20 @@ class Observer:
                 seen.cpu_seconds = times.user + times.system
             except psutil.Error:
                 seen.rss_bytes = seen.cpu_seconds = None  # it is just dying; its exit follows
+
+    def held_bytes(self, name: str, above: int) -> int | None:
+        """This process's share of memory (PSS: what it shares is divided among those who share it), where its RSS is above this.
+
+        PSS takes the kernel a walk over all pages, and it is never more than RSS: below, RSS answers.
+        """
+        seen = self._seen[name]
+        if seen.pid is None or seen.rss_bytes is None or seen.rss_bytes <= above:
+            return seen.rss_bytes
+        try:
+            rollup = Path(f"/proc/{seen.pid}/smaps_rollup").read_text()
+            return next(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:"))
+        except (OSError, StopIteration):  # before Linux 4.14, or it has just ended
+            return seen.rss_bytes
 
     def verify(self, name: str) -> str | None:
         """Reads one worker back from the kernel; what to tell the operator if it has newly left its place."""

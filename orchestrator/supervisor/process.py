@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -22,6 +23,8 @@ from workers import channel
 from workers.said import line_of
 from workers.spec import FromChild, ToChild
 
+_LIMITS = {resource.RLIMIT_NOFILE: "nofile", resource.RLIMIT_CORE: "core_mb", resource.RLIMIT_AS: "address_space_mb"}
+"""As the layout names them."""
 _decoder = msgspec.json.Decoder(FromChild)
 
 PIPE_BYTES = 256 << 10
@@ -62,7 +65,15 @@ class Process:
         self._pidfd = -1
         self._output = -1
 
-    def spawn(self, *, threads: int, pass_fds: Sequence[int], start: ToChild, environment: Mapping[str, str]) -> int:
+    def spawn(
+        self,
+        *,
+        threads: int,
+        pass_fds: Sequence[int],
+        start: ToChild,
+        environment: Mapping[str, str],
+        limits: Mapping[int, int],
+    ) -> int:
         """Starts the process and sends its specification; returns its pid. OSError if it cannot be started."""
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -106,8 +117,23 @@ class Process:
             loop.add_reader(self._pidfd, self.reap)
         except OSError:  # before Linux 5.3: the tick reaps
             self._pidfd = -1
+        for which, value in limits.items():
+            self._limit(self._popen.pid, which, value)
         self.send(start)
         return self._popen.pid
+
+    def _limit(self, pid: int, which: int, value: int) -> None:
+        """From outside and before the specification is sent, on which the child waits: so no code of ours runs between fork and exec."""
+        try:
+            hard = resource.prlimit(pid, which)[1]
+            if hard != resource.RLIM_INFINITY and value > hard:
+                self._note(f"resource limit {_LIMITS[which]} is {hard}, as high as this user may set it, not {value}")
+                value = hard
+            resource.prlimit(pid, which, (value, hard))
+        except ProcessLookupError:
+            return  # it has just ended; reap says how
+        except OSError as error:
+            self._note(f"resource limit {_LIMITS[which]} could not be set: {error.strerror}")
 
     @property
     def pid(self) -> int | None:

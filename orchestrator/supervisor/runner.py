@@ -235,6 +235,7 @@ class Runner:
                 pass_fds=plan.pass_fds,
                 start=Start(os.getpid(), spec),
                 environment=plan.environment,
+                limits=self.what.limits,
             )
         except OSError as error:
             why = f"cannot start a process: {error.strerror}"
