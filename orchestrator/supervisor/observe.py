@@ -263,6 +263,8 @@ class Observer:
         for name, child in self._children.items():
             if child.state in (State.FAILED, State.BACKOFF):
                 troubles.append(f"{name} is in {child.state}: {child.last_error}")
+            elif child.state is State.STARTING and child.failures:
+                troubles.append(f"{name} is starting again, after {child.failures} failures: {child.last_error}")
             verified = self._seen[name].verified
             if verified is not None and not verified.matches_plan:
                 troubles.append(f"{name} is not where it was planned: {'; '.join(verified.notes)}")
