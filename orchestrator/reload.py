@@ -37,6 +37,7 @@ from orchestrator.supervisor.change import Stage, in_words
 from orchestrator.supervisor.control import Answer, Caller, Request
 from orchestrator.supervisor.deployment import Deployment, LeftOut
 from orchestrator.supervisor.life import Supervisor
+from orchestrator.supervisor.oom import room_bytes
 from orchestrator.supervisor.operations import BusyError, OperationError
 from orchestrator.supervisor.sdnotify import Notifier
 from orchestrator.supervisor.states import State
@@ -394,6 +395,8 @@ class Reloader:
             default=0,
         )
         free = psutil.virtual_memory().available
+        allowed = room_bytes(Path("/proc/self/cgroup").read_text()) if Path("/proc/self/cgroup").exists() else None
+        free = free if allowed is None else min(free, allowed)
         return int(free * MEMORY_SHARE // largest) if largest else 0
 
     def _worlds_changed(self, world: int, all_worlds: frozenset[int]) -> None:

@@ -71,6 +71,19 @@ def kills(counts: Path) -> int | None:
     return int(found[1]) if found is not None else None
 
 
+def room_bytes(cgroups: str, root: Path = Path("/")) -> int | None:
+    """What the memory cgroup still allows, its page cache counted as used; None where it has no limit."""
+    place = place_of(cgroups, root)
+    limit = None if place is None else _limit(place)
+    if place is None or place.limit is None or limit is None:
+        return None
+    used = place.limit.with_name("memory.current" if place.limit.name == "memory.max" else "memory.usage_in_bytes")
+    try:
+        return max(0, limit - int(used.read_text()))
+    except (OSError, ValueError):
+        return None
+
+
 class Witness:
     """Looks at the count of one process while it lives, and says after its death whether it has risen."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.supervisor.oom import Witness
+from orchestrator.supervisor.oom import Witness, room_bytes
 
 V2 = "29 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw"
 V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"
@@ -93,3 +93,22 @@ def test_a_kernel_that_says_nothing_accuses_nobody(world: World) -> None:
     root = world(V2, "0::/gone\n", {})
     assert Witness(7, 0.0, root).testimony(1.0) is None
     assert Witness(8, 0.0, root).testimony(1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "room"), [("1000000", "400000", 600_000), ("1000", "2000", 0), ("max", "400000", None)]
+)
+def test_what_a_cgroup_still_allows_is_its_limit_less_what_is_used(
+    world: World, limit: str, used: str, room: int | None
+) -> None:
+    files = {"memory.events": EVENTS.format(0), "memory.max": f"{limit}\n", "memory.current": f"{used}\n"}
+    root = world(V2, "0::/\n", {f"sys/fs/cgroup/{name}": text for name, text in files.items()})
+    assert room_bytes("0::/\n", root) == room
+
+
+def test_without_a_file_of_what_is_used_nothing_is_known(world: World) -> None:
+    files = {"memory.oom_control": CONTROL.format(0), "memory.limit_in_bytes": "1000\n"}
+    root = world(
+        f"{V2}\n{V1}", "4:memory:/x\n0::/\n", {f"sys/fs/cgroup/memory/x/{name}": text for name, text in files.items()}
+    )
+    assert room_bytes("4:memory:/x\n0::/\n", root) is None
