@@ -179,7 +179,7 @@ class Episode:
     def dies(self) -> None:
         if (key := self.someone()) is not None:
             del self.held[key]
-            self.give(WorkerLost(*key))
+            self.give(WorkerLost(*key, from_outside=self.rng.random() < 0.5))
 
     def leaves(self) -> None:
         if (key := self.someone()) is not None:

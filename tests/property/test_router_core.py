@@ -245,11 +245,11 @@ class RouterMachine(RuleBasedStateMachine):
         assert self.core.ledger.counts.late_results == before + 1
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), how=st.sampled_from(["lost", "left"]))
+    @rule(data=st.data(), how=st.sampled_from(["lost", "killed", "left"]))
     def dies(self, data: Any, how: str) -> None:
         key = data.draw(st.sampled_from(self.living()))
         del self.held[key]
-        self.give(WorkerLost(*key) if how == "lost" else WorkerLeft(*key))
+        self.give(WorkerLeft(*key) if how == "left" else WorkerLost(*key, from_outside=how == "killed"))
 
     @precondition(lambda self: any(self.held.values()))
     @rule(data=st.data())
