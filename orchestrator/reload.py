@@ -91,9 +91,7 @@ class ReloadReport(msgspec.Struct, frozen=True):
     @property
     def is_empty(self) -> bool:
         """Whether nothing would change."""
-        return not (
-            self.steps or self.rerouted or self.routing or self.gateways or self.housekeeping or self.settings
-        )  # fmt: skip
+        return not (self.steps or self.rerouted or self.routing or self.gateways or self.housekeeping or self.settings)
 
 
 @dataclass(frozen=True)
@@ -179,9 +177,17 @@ class Reloader:
         try:
             report = await self._change(question, (), "reload", "SIGHUP", self._journal)
         except (AppError, OperationError) as error:
+            if isinstance(error, BusyError) and not self._supervisor.ending:
+                # Refused before it began: a manager of Type=notify-reload waits for a begin and an end after its own signal.
+                self._say_reloading()
+                self._notifier.send(READY="1")
             self._journal(f"reload failed: {error}", level="error", event="reload")
             return
         self._journal("reload: nothing to change" if report.is_empty else f"reload done in {report.seconds:.1f} s")
+
+    def _say_reloading(self) -> None:
+        """As sd_notify(3) wants it of Type=notify-reload: with the time."""
+        self._notifier.send(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
 
     def failed(self, name: str, why: str) -> None:
         """An instance has failed for good. If nobody has helped it until the quarantine is over, the plan is made without it."""
@@ -262,7 +268,7 @@ class Reloader:
 
         with operations.claim([CLAIM], what, who):
             if not dry_run:
-                self._notifier.send(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+                self._say_reloading()
             try:
                 async with asyncio.timeout(seconds):
                     made = await drafts.ask(self._around_others(question), say)
@@ -335,9 +341,7 @@ class Reloader:
         target = arranged(deployment, world, now, self._editions)
         return target, self._report(now, target, another, force.draft.layout, made.layout)
 
-    def _report(
-        self, now: Arrangement, target: Arrangement, another: bool, old: Layout, new: Layout
-    ) -> ReloadReport:  # fmt: skip
+    def _report(self, now: Arrangement, target: Arrangement, another: bool, old: Layout, new: Layout) -> ReloadReport:
         before, after = now.deployment, target.deployment
         found = diff(before.plan, after.plan)
         old_plans = {seat.name: plan for seat, plan in now.seats.items()}
@@ -375,9 +379,7 @@ class Reloader:
             warnings=list(after.plan.warnings),
         )
 
-    def _deployed(
-        self, made: Draft, options: Options, world: int, left_out: tuple[LeftOut, ...]
-    ) -> Deployment:  # fmt: skip
+    def _deployed(self, made: Draft, options: Options, world: int, left_out: tuple[LeftOut, ...]) -> Deployment:
         deployment = deploy(made.prelude, made.layout, options, self._listening, self._claims, world)
         return dataclasses.replace(deployment, on_failed=self.failed, left_out=left_out)
 
