@@ -13,7 +13,14 @@ from typing import Final
 from orchestrator.router.events import QUEUED, Action, Dispatch, Flight, Item, Reason, Refuse, Request, Seconds
 from orchestrator.router.instances import Instance, Lane
 from orchestrator.router.ledger import Ledger
-from orchestrator.router.policy import HomeOutlook, leave_to_a_busy_one, prefetch_from, time_to_relieve, time_to_steal
+from orchestrator.router.policy import (
+    HomeOutlook,
+    classes_to_steal,
+    leave_to_a_busy_one,
+    prefetch_from,
+    time_to_relieve,
+    time_to_steal,
+)
 from orchestrator.router.queue import MAX_BATCH
 from orchestrator.router.roster import NO_LANE, Roster
 
@@ -150,27 +157,28 @@ class Dispatcher:
     def _start_elsewhere(self, lane: Lane, now: Seconds, actions: list[Action]) -> bool:
         """Gives the lane's oldest to the idle instance of another lane that computes it soonest, if that pays."""
         best: Instance | None = None
-        best_alone, best_spare = inf, 0.0
+        best_alone, best_spare, best_classes = inf, 0.0, 0
         outlook: HomeOutlook | None = None
         for other in self._roster.lanes:
             if other is lane:
                 continue
             for thief in other.idle:
-                head = lane.queue.oldest(thief.classes)
+                if outlook is None:
+                    outlook = HomeOutlook.of(lane, now)
+                classes = classes_to_steal(thief, lane, outlook, now)
+                head = lane.queue.oldest(classes)
                 if head is None:
                     continue
                 alone = thief.predictor.seconds(head.length, 1)
                 if alone >= best_alone:
                     continue
-                if outlook is None:
-                    outlook = HomeOutlook.of(lane, now)
                 spare = time_to_steal(thief, lane, head, outlook, now)
                 if spare > 0.0:
-                    best, best_alone, best_spare = thief, alone, spare
+                    best, best_alone, best_spare, best_classes = thief, alone, spare, classes
         if best is None:
             lane.steal_due = now + _LOOK_AGAIN_SECONDS
             return False
-        self._launch(best, lane, now, actions, seconds=best_spare)
+        self._launch(best, lane, now, actions, seconds=best_spare, classes=best_classes)
         return True
 
     def _prefetch(self, lane: Lane, now: Seconds, actions: list[Action]) -> bool:
@@ -219,12 +227,13 @@ class Dispatcher:
         *,
         most: int = MAX_BATCH,
         seconds: Seconds = inf,
+        classes: int | None = None,
     ) -> None:
-        """Takes the next batch from the lane for an instance that has room; at most `most` sequences, and no more than
-        can be computed in `seconds` joins the oldest."""
+        """Takes the next batch from the lane for an instance that has room; at most `most` sequences, only of `classes` (a bit mask)
+        where they are given, and no more than can be computed in `seconds` joins the oldest."""
         predictor = instance.predictor
         batch = lane.queue.take(
-            instance.classes,
+            instance.classes if classes is None else classes,
             predictor.shape,
             max_tokens=self._roster.plan.max_batch_tokens,
             max_n=most,

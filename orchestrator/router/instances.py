@@ -19,7 +19,7 @@ NO_INCARNATION = -1
 class Lane:
     """A queue and the instances that it belongs to."""
 
-    __slots__ = ("bucket", "counts", "homes", "idle", "index", "prefetch_due", "queue", "steal_due")
+    __slots__ = ("bucket", "classes", "counts", "homes", "idle", "index", "prefetch_due", "queue", "steal_due")
 
     def __init__(
         self, index: int, homes: list[Instance], classes: LengthClasses, bucket: tuple[int, int], counts: BucketCounts
@@ -28,6 +28,7 @@ class Lane:
         self.homes = homes
         self.bucket = bucket
         """Lengths that its homes are for; (0, 0) where that is all."""
+        self.classes = classes
         self.counts = counts
         """Outlive the lane: a plan may make it anew."""
         self.idle: list[Instance] = []

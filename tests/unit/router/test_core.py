@@ -573,6 +573,19 @@ def test_a_short_instance_takes_nothing_heavy_while_nobody_could_relieve_its_own
     assert desk.lengths_at("short") == [[512]]
 
 
+def test_a_short_instance_takes_what_is_light_behind_something_heavy_that_it_leaves(make_desk: Any) -> None:
+    desk = make_desk(*TWO, holds=512)
+    desk.hello("short")
+    desk.hello("long")
+    desk.submit(512)
+    desk.submit(512)
+    desk.submit(100)
+    desk.after(0.001)  # it has just looked, and looks again when an idle one may have reason to
+    assert desk.lengths_at("short") == [[100]]
+    desk.finish("short", seconds=0.005)
+    assert desk.lengths_at("short") == []
+
+
 def test_short_work_stuck_behind_something_heavy_goes_before_the_own_work_of_a_larger_instance(make_desk: Any) -> None:
     desk = make_desk(*TWO, holds=512)
     desk.hello("short")
