@@ -219,6 +219,15 @@ class Child:
         )
         return [lost, *self._failed(Stimulus.EXITED_HOPELESS if self.hopeless else Stimulus.EXITED_UNWANTED, now)]
 
+    def pardon(self, seconds: Seconds) -> None:
+        """The supervisor was away for so long (stopped, swapped out, its machine paused): what it did not hear it may not hold against
+        a child. Deadlines and the clock of silence move by as much.
+        """
+        if self.deadline is not None:
+            self.deadline += seconds
+        if self.silent_at is not None:
+            self.silent_at += seconds
+
     def tick(self, now: Seconds, may_start: bool = True) -> list[Action]:
         """What has become due. `may_start`: whether one more process may start just now; a backoff that is over waits for it."""
         if self.silent_at is not None and now >= self.silent_at:

@@ -61,6 +61,9 @@ from workers.spec import State as StateMessage
 _LEVELS: dict[State, Level] = {State.FAILED: "error", State.BACKOFF: "warning", State.KILLING: "warning"}
 """Of the line that tells of a state."""
 
+AWAY_SECONDS = 1.0
+"""A tick is due every tenth of a second. One that comes this much later means that the supervisor itself stood still."""
+
 
 class Runner:
     def __init__(self, deployment: Deployment, rng: random.Random, log: Journal) -> None:
@@ -84,6 +87,7 @@ class Runner:
         self._rng = rng
         self._plans: dict[str, ChildPlan] = {}
         self._running: dict[str, Process] = {}
+        self._ticked_at: float | None = None
         self._waiting: deque[str] = deque()
         """Children that are to start as soon as they may, in order."""
         self._numbers: dict[str, Iterator[int]] = {}
@@ -320,6 +324,12 @@ class Runner:
     def tick(self) -> None:
         """What has become due. Processes that have ended are noticed here where the kernel has no pidfd."""
         now = time.monotonic()
+        away = 0.0 if self._ticked_at is None else now - self._ticked_at
+        self._ticked_at = now
+        if away > AWAY_SECONDS:
+            self.log(f"the supervisor was away for {away:.1f} s; no child is blamed for it", level="warning")
+            for child in self.children.values():
+                child.pardon(away)
         for name, child in list(self.children.items()):
             process = self._running.get(name)
             if process is not None:

@@ -117,6 +117,11 @@ class ChildMachine(RuleBasedStateMachine):
         self.alive = False
         self.perform(self.child.exited("exit 1", self.now))
 
+    @rule(seconds=st.floats(0, 200))
+    def supervisor_was_away(self, seconds: float) -> None:
+        self.now += seconds
+        self.child.pardon(seconds)
+
     @rule(seconds=st.floats(0, 200), may_start=st.booleans())
     def pass_time(self, seconds: float, may_start: bool) -> None:
         self.now += seconds

@@ -346,3 +346,15 @@ def test_every_state_can_be_left_and_reached() -> None:
     reached = set(TABLE.values()) | {State.INITIAL}
     assert reached == set(State)
     assert {state for state, _ in TABLE} == set(State)
+
+
+def test_what_the_supervisor_did_not_hear_while_it_was_away_is_held_against_nobody() -> None:
+    serving, starting = ready(), child()
+    starting.start(0.0)
+    for one in (serving, starting):
+        one.pardon(130.0)
+        assert one.tick(134.9) == []
+        one.validate()
+    assert without_log(serving.tick(135.0)) == [Kill()]
+    assert starting.tick(249.9) == []
+    assert without_log(starting.tick(250.0)) == [Kill()]
