@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import random
+import resource
 import stat
 import time
 from collections.abc import Callable
@@ -29,6 +30,8 @@ STILL_STARTING_SECONDS = 600
 """After each step of the start a service manager waits this long for the next one: on a slow machine a large model takes minutes."""
 SOCKETS = ("control.sock", "front.sock", "back.sock", "local.sock")
 """What lies in the runtime folder beside the lock."""
+MOST_DESCRIPTORS = 65_536
+"""What the service unit asks for too."""
 
 
 def run(
@@ -42,6 +45,7 @@ def run(
 
     `journal` takes the progress, and one line per change of state.
     """
+    raise_descriptor_limit()
     with ExitStack() as held:
         try:
             claim_runtime_folder(options.runtime)
@@ -89,6 +93,16 @@ def _open_logs(journal: Journal, options: Options, logs: LogsConfig) -> None:
             f"{options.runtime}/logs: {error.strerror}; `orchestrator logs` finds the log files with --log-dir {folder}",
             level="warning",
         )
+
+
+def raise_descriptor_limit() -> None:
+    """As many descriptors as this process may have anyway. Shells give 1024, and a gateway wants one per connection; the soft limit is for
+    programs that use select(2) on many. Children inherit it (`supervision.limits.nofile` goes before it).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _lock(runtime: Path, held: ExitStack) -> None:

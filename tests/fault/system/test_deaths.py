@@ -22,10 +22,13 @@ def test_a_killed_worker_loses_no_request_and_comes_back(start_system: Start, lo
     load = load_on(system)
     load.start()
     load.until_answered(20)
-    for name in ("short-0", "long-0"):
+    for at, name in enumerate(("short-0", "long-0")):
         os.kill(system.pids()[name], signal.SIGKILL)
         load.until_answered(20)
-        system.until(f"{name} is back", lambda status: all(each.state == "ready" for each in status.instances))
+        system.until(
+            f"{name} is back",
+            lambda status, at=at: status.instances[at].restarts == 1 and status.instances[at].state == "ready",
+        )
     load.until_answered(20)
     all_right(load.stop())
     status = system.until("all settled", lambda status: status.router.settled == status.router.submitted)
@@ -39,10 +42,13 @@ def test_a_killed_router_loses_no_request(start_system: Start, load_on: Callable
     load = load_on(system)
     load.start()
     load.until_answered(20)
-    for _ in range(2):
+    for times in (1, 2):
         os.kill(system.pids()["router"], signal.SIGKILL)
         load.until_answered(20)
-        system.until("the router is back", lambda status: status.state == "ready")
+        system.until(
+            "the router is back",
+            lambda status, times=times: status.router.restarts == times and status.state == "ready",
+        )
     all_right(load.stop())
     assert system.status().router.restarts == 2
     assert system.status().gateways[0].resubmitted > 0

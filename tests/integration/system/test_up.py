@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +152,14 @@ def test_status_without_an_orchestrator_says_what_to_do(tmp_path: Any) -> None:
     assert done.returncode == 1
     assert "no orchestrator runs here" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_part_may_open_as_many_files_as_the_hard_limit_allows(start_system: Callable[..., Any]) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[0]), before[1]))
+    try:
+        system = start_system("--instances", "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    for pid in (system.process.pid, *system.pids().values()):
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (min(before[1], 65_536), before[1])
