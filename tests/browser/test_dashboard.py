@@ -340,6 +340,15 @@ def test_an_instance_that_recovered_takes_its_problem_away(page: Page, simulatio
     expect(page.locator('#instances-table tbody[data-instance="short-0"] .detail')).to_be_hidden()
 
 
+def test_a_drained_instance_is_no_well_being_and_names_the_way_back(
+    page: Page, simulation: Any, scenarios: Any
+) -> None:
+    watch(page, simulation, scenarios.two(0, state="degraded", short={"state": "drained"}))
+    expect(page.locator("#summary")).to_have_text("1 problem: 1 of 2 instances ready.")
+    expect(page.locator("#problems")).to_contain_text("short-0 is drained")
+    expect(page.locator("#problems")).to_contain_text("orchestrator resume short-0")
+
+
 def test_an_instance_that_runs_elsewhere_than_planned_says_where_the_kernel_has_it(
     page: Page, simulation: Any, scenarios: Any
 ) -> None:

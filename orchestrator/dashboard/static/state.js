@@ -219,6 +219,8 @@ export function problems(status, grown) {
       say("bad", `${one.name} failed`, one.last_error ?? "It reported no error.", `Next: orchestrator logs ${one.name}, then orchestrator restart ${one.name}`);
     } else if (one.state === "backoff" || one.state === "killing") {
       say("warn", `${one.name} is in ${one.state}`, one.last_error ?? "");
+    } else if (one.state === "drained") {
+      say("warn", `${one.name} is drained`, "It gets no work until somebody puts it back.", `Next: orchestrator resume ${one.name}`);
     }
     if (one.verified && !one.verified.matches_plan) {
       say("warn", `${one.name} is not where it was planned`, one.verified.notes.join("; "));
