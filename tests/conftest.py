@@ -34,6 +34,12 @@ TEXTS = [
 ]
 
 
+def pytest_configure() -> None:
+    # A shell that starts the tests in the background has SIGINT ignored, and every child would inherit that.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class System:
     """One `orchestrator up` and what can be asked of it. Every wait has a deadline and says what it waited for."""
 

@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import secrets
+import select
 import selectors
 import socket
 import subprocess
@@ -151,7 +152,10 @@ class LaneDoor:
         one = self._lanes.get(identity)
         if one is not None:
             one.put(*frames)
-            assert one.flush(), "the gateway does not read"
+            while not one.flush():  # more than the socket holds
+                writable = select.poll()
+                writable.register(one.fileno(), select.POLLOUT)
+                assert writable.poll(PATIENCE * 1e3), "the gateway does not read"
 
     def babble(self, identity: bytes, stream: bytes) -> None:
         with socket.socket(fileno=os.dup(self._lanes[identity].fileno())) as raw:
