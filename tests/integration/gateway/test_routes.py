@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -273,6 +274,10 @@ def test_the_gateway_reports_what_it_did(own_router: Any, start_gateway: Any) ->
     assert report.rss_bytes > 1 << 20
     assert report.cpu_seconds > 0
     assert report.tokenize_seconds > 0
+
+
+def test_a_gateway_does_not_interrupt_workers_that_share_its_cores(gateway: Any) -> None:
+    assert os.sched_getscheduler(gateway.process.pid) == os.SCHED_BATCH
 
 
 def test_one_connection_serves_many_requests_and_pipelined_ones_in_order(gateway: Any, kit: Any) -> None:
