@@ -17,6 +17,7 @@ from orchestrator.router.policy import (
     HomeOutlook,
     classes_to_steal,
     leave_to_a_busy_one,
+    light_while_stuck,
     prefetch_from,
     time_to_relieve,
     time_to_steal,
@@ -166,15 +167,16 @@ class Dispatcher:
                 if outlook is None:
                     outlook = HomeOutlook.of(lane, now)
                 classes = classes_to_steal(thief, lane, outlook, now)
-                head = lane.queue.oldest(classes)
-                if head is None:
-                    continue
-                alone = thief.predictor.seconds(head.length, 1)
-                if alone >= best_alone:
-                    continue
-                spare = time_to_steal(thief, lane, head, outlook, now)
-                if spare > 0.0:
-                    best, best_alone, best_spare, best_classes = thief, alone, spare, classes
+                while (head := lane.queue.oldest(classes)) is not None:
+                    alone = thief.predictor.seconds(head.length, 1)
+                    if alone >= best_alone:
+                        break
+                    spare = time_to_steal(thief, lane, head, outlook, now)
+                    if spare > 0.0:
+                        best, best_alone, best_spare, best_classes = thief, alone, spare, classes
+                        break
+                    # Too heavy to pay; what is lighter may.
+                    classes &= (1 << lane.classes.of(head.length)) - 1
         if best is None:
             lane.steal_due = now + _LOOK_AGAIN_SECONDS
             return False
@@ -218,6 +220,16 @@ class Dispatcher:
                 return len(actions) > held and helper.running is not None
         return False
 
+    def _own_classes(self, instance: Instance, lane: Lane, now: Seconds) -> int:
+        """The classes of which an instance takes the next batch of its own lane: first what is light, while a smaller bucket may soon
+        need somebody to relieve it."""
+        for other in self._roster.lanes if self._roster.rules.steals else ():
+            if other.bucket[1] < lane.bucket[1]:
+                classes = instance.classes & light_while_stuck(other, instance.free_at(now))
+                if classes != instance.classes and lane.queue.has(classes):
+                    return classes
+        return instance.classes
+
     def _launch(
         self,
         instance: Instance,
@@ -232,8 +244,10 @@ class Dispatcher:
         """Takes the next batch from the lane for an instance that has room; at most `most` sequences, only of `classes` (a bit mask)
         where they are given, and no more than can be computed in `seconds` joins the oldest."""
         predictor = instance.predictor
+        if classes is None:
+            classes = self._own_classes(instance, lane, now) if instance.lane is lane else instance.classes
         batch = lane.queue.take(
-            instance.classes if classes is None else classes,
+            classes,
             predictor.shape,
             max_tokens=self._roster.plan.max_batch_tokens,
             max_n=most,

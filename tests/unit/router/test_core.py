@@ -567,9 +567,9 @@ def test_a_short_instance_takes_nothing_heavy_while_nobody_could_relieve_its_own
     desk.submit(512)
     assert desk.lengths_at("long") == [[512]]
     assert desk.lengths_at("short") == []
-    desk.after(0.020)
+    desk.after(0.015)
     assert desk.lengths_at("short") == []
-    desk.after(0.007)  # 16 ms before long is through: within ten times 1.7 ms
+    desk.after(0.005)  # 23 ms before long is through: within fifteen times 1.7 ms
     assert desk.lengths_at("short") == [[512]]
 
 
@@ -601,6 +601,37 @@ def test_short_work_stuck_behind_something_heavy_goes_before_the_own_work_of_a_l
     assert desk.lengths_at("long")[0] == [10, 12]
     desk.finish("long", seconds=0.002)
     assert desk.lengths_at("long")[0] == [500]
+
+
+def test_what_is_too_heavy_to_pay_does_not_keep_a_short_instance_from_what_is_lighter(make_desk: Any) -> None:
+    """12 ms before long is through, 512 tokens may be taken over, yet would be done sooner at home by an instance twice as slow."""
+    desk = make_desk(*TWO, holds=512)
+    desk.hello("short")
+    desk.hello("long")
+    desk.submit(32)
+    desk.finish("short", seconds=2 * desk.running("short").predicted)
+    desk.submit(512)
+    desk.now += 0.031
+    desk.submit(512)
+    desk.submit(100)
+    desk.after(0.001)
+    assert desk.lengths_at("short") == [[100]]
+
+
+def test_a_long_instance_begins_what_is_light_while_the_short_one_is_in_something_heavy(make_desk: Any) -> None:
+    desk = make_desk(*TWO, holds=512)
+    desk.hello("short")
+    desk.hello("long")
+    desk.submit(512)
+    desk.after(0.027)
+    desk.submit(512)
+    assert desk.lengths_at("short") == [[512]]
+    desk.submit(500)
+    desk.submit(100)
+    desk.finish("long", seconds=0.016)
+    assert desk.lengths_at("long") == [[100]], "whoever is short and comes now waits for 5 ms, not for 43"
+    desk.finish("long", seconds=0.005)
+    assert desk.lengths_at("long") == [[500]], "nothing light is left: it does not idle"
 
 
 def test_short_work_that_its_own_instance_will_soon_have_time_for_is_left_to_it(make_desk: Any) -> None:
