@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +25,7 @@ from topology.limits import process_affinity, read_limits
 from topology.model import Machine, TopologyError
 from topology.sysfs import read_facts, read_machine
 from topology.tree import GZIP, DiskTree, MemoryTree, Tree, open_archive, read_file
+from workers.engines.installed import installed
 
 NOT_LIVE = Unread("read from a captured tree: nothing can be tried there")
 
@@ -88,7 +88,7 @@ def read_host(asked: Asked, environment: Mapping[str, str]) -> Host:
         release=files.text(tree, "proc/sys/kernel/osrelease"),
         preload=environment.get("LD_PRELOAD", "") if live else "",
         preload_file=files.text(tree, "etc/ld.so.preload"),
-        engines=_engines() if live else {},
+        engines=installed() if live else {},
         missing_libraries=tuple(map(str, libraries(asked.layout, environment).problems)) if live else (),
         affinity=trials["affinity"],
         memory_policy=trials["policy"],
@@ -160,16 +160,6 @@ def _cpuset(tree: Tree, live: bool) -> str | Unread:
     except TopologyError as error:
         return Unread(str(error))
     return limits.cpuset_where or Unread("no cgroup of this process has a cpuset")
-
-
-def _engines() -> dict[str, str]:
-    found = {}
-    for package in ("onnxruntime", "openvino"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _nearest(path: Path) -> Path:

@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +30,7 @@ from orchestrator.models.manifest import GRAPH
 from orchestrator.models.preparation import Prepared, cpu_features
 from orchestrator.models.progress import Show, unseen
 from orchestrator.models.variants import Engine, Precision, Study, Task, Variant
+from workers.engines.installed import installed
 
 log = logging.getLogger(__name__)
 
@@ -154,17 +154,6 @@ def _of_images(
 
 class StudyError(Exception):
     """The process that makes a study ended without one: says how, in its own last words."""
-
-
-def installed() -> dict[str, str]:
-    """Versions of the engines that are here."""
-    found = {}
-    for package in ("onnxruntime", "openvino"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _wanted(wish: Wish, features: Sequence[str], tools: dict[str, str]) -> list[tuple[Precision, Engine]]:

@@ -37,7 +37,7 @@ class Shape:
 
 SHAPES = {
     "two-sockets": Shape(
-        "2 sockets × 2 cores × 2 threads, a node each", ("topology", "placement", "limits", "ladder", "unit", "boot")
+        "2 sockets × 2 cores × 2 threads, a node each", ("topology", "placement", "limits", "ladder", "death", "unit", "boot")
     ),
     "four-nodes": Shape(
         "2 sockets × 4 cores × 2 threads, two nodes each", ("topology", "placement"), cores=4, nodes_per_socket=2,
