@@ -46,9 +46,14 @@ class Running:
 
 @contextmanager
 def running(arguments: Sequence[str], cache: Path | None = None) -> Iterator[Running]:
-    """`orchestrator up --port 0 …` until it is ready; drained and stopped at the end. DidNotStart with its last words."""
+    """`orchestrator up --port 0 …` until it is ready; drained and stopped at the end. DidNotStart with its last words.
+
+    It keeps no tokens: a benchmark asks the same texts again and again, and each shall cost what one that was never seen costs.
+    """
     with tempfile.TemporaryDirectory(prefix="orchestrator-bench-") as folder:
         runtime = Path(folder)
+        layout = runtime / "bench.yaml"
+        layout.write_text("version: 1\ncaches:\n  tokens_mb: 0\n")
         command = [
             sys.executable,
             "-m",
@@ -58,6 +63,8 @@ def running(arguments: Sequence[str], cache: Path | None = None) -> Iterator[Run
             "0",
             "--runtime-dir",
             folder,
+            "--layout",
+            str(layout),
             *arguments,
         ]
         if cache is not None:
