@@ -55,7 +55,7 @@ from orchestrator.router.roster import Roster
 from orchestrator.status import RouterReport
 from workers.said import batch_name
 
-STORY_LENGTH: Final = 512
+STORY_LENGTH: Final = 32
 CRASHED: Final = 2
 KILLED: Final = 1
 _POISON: Final = 4

@@ -569,7 +569,7 @@ def test_a_short_instance_takes_nothing_heavy_while_nobody_could_relieve_its_own
     assert desk.lengths_at("short") == []
     desk.after(0.015)
     assert desk.lengths_at("short") == []
-    desk.after(0.005)  # 23 ms before long is through: within fifteen times 1.7 ms
+    desk.after(0.005)  # 23 ms before long is through: within sixteen times 1.7 ms
     assert desk.lengths_at("short") == [[512]]
 
 
