@@ -9,11 +9,12 @@ BIN    := $(VENV)/bin
 PIP    := PIP_CONSTRAINT=requirements/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help up test nightly soak test-vm setup setup-test test-reference lint bench-overhead bench-served studies lock clean
+.PHONY: help up test bench nightly soak test-vm setup setup-test test-reference lint bench-overhead bench-served studies lock clean
 
 help:
 	@echo 'make up              serve the embedded model; ARGS="..." are passed to `orchestrator up`'
 	@echo 'make test            tests, linters, type checks'
+	@echo 'make bench           what must be how fast, asserted (ratios within one run); on an idle machine; make test leaves these out'
 	@echo 'make nightly         millions of random events through the router, its books checked after each; about ten minutes'
 	@echo 'make soak            ten minutes of load, 200 kills of random parts: nothing may be lost, wrong or left behind'
 	@echo 'make test-vm         placement, and the service under systemd, proven in virtual machines with several nodes; minutes; needs root, Debian'
@@ -75,6 +76,9 @@ soak: setup-test
 test-vm: setup
 	@[ "$$(id -u)" != 0 ] || sh requirements/system.sh qemu debootstrap
 	$(BIN)/python tests/vm $(ARGS)
+
+bench: setup-test
+	$(BIN)/pytest -m speed -s tests/bench
 
 bench-overhead: setup-test
 	$(BIN)/python -m orchestrator.bench.overhead $(ARGS)

@@ -154,11 +154,13 @@ class PlainGraph:
 
 
 def seconds(run: Run, ids: np.ndarray, mask: np.ndarray) -> float:
+    run(ids, mask)  # the other side has had the caches
     started = time.thread_time()
     run(ids, mask)
     return time.thread_time() - started
 
 
+@pytest.mark.speed
 def test_the_built_graph_is_as_fast_as_a_plain_export_or_faster_at_every_shape(
     minilm: Prepared, tmp_path: Path
 ) -> None:
@@ -174,6 +176,7 @@ def test_the_built_graph_is_as_fast_as_a_plain_export_or_faster_at_every_shape(
     assert max(ratios.values()) <= TIE, ratios
 
 
+@pytest.mark.speed
 def test_a_warm_start_takes_milliseconds(benchmark: Any, minilm: Prepared, cache: Path) -> None:
     prepared = benchmark.pedantic(lambda: prepare(None, cache=cache), rounds=10, warmup_rounds=1)
     assert not prepared.built

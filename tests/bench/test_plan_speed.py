@@ -21,12 +21,14 @@ def large() -> Any:
     return build(packages=8, nodes_per_package=2, cores_per_node=32, smt=2, cores_per_llc=8)
 
 
+@pytest.mark.speed
 def test_planning_64_instances_on_1024_cpus(benchmark: Any, large: Any) -> None:
     result = benchmark(plan, large, PlanRequest(instances=64))
     assert len(result.instances) == 64
     assert benchmark.stats.stats.median < 0.2
 
 
+@pytest.mark.speed
 def test_planning_and_checking_64_explicit_instances_on_1024_cpus(benchmark: Any, large: Any) -> None:
     text = to_yaml(plan(large, PlanRequest(instances=64)))
     layout = parse_layout(text.encode(), "pinned.yaml")

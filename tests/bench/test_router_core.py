@@ -150,6 +150,7 @@ def test_submit_to_settle_with_ten_thousand_waiting_at_64_instances(benchmark: A
     print(f"{policy}: {REQUESTS / benchmark.stats.stats.min:,.0f} requests/s from submit to settle")
 
 
+@pytest.mark.speed
 def test_a_twenty_times_longer_queue_does_not_make_a_request_half_as_dear_again() -> None:
     plan, tapes = plan_of("by-seqlen"), {}
     for waiting in (500, 10_000):

@@ -2,7 +2,7 @@
 
 64 instances in three buckets, 10,000 sequences waiting: each batch that comes back lets a new one go, and as many requests come in as were
 settled. CPU time of this thread, the making of requests included; the core alone is timed by test_router_core.py. Run with
-`pytest tests/bench/test_router_core_speed.py -s`.
+`pytest -m speed tests/bench/test_router_core_speed.py -s`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import random
 import time
 from collections import deque
+
+import pytest
 
 from orchestrator.plan.model import Bucket, Housekeeping, InstanceName, Plan, PlannedInstance
 from orchestrator.router.core import RouterCore
@@ -71,6 +73,7 @@ def cpu_seconds_per_sequence(tenants: int, priorities: tuple[int, ...]) -> float
     return seconds / settled
 
 
+@pytest.mark.speed
 def test_ten_tenants_in_three_classes_cost_at_most_three_times_what_one_costs() -> None:
     cases = {"one tenant": (1, (1,)), "ten tenants": (10, (1,)), "ten tenants, three classes": (10, (0, 1, 1, 2))}
     least = dict.fromkeys(cases, float("inf"))

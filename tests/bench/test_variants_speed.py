@@ -95,6 +95,7 @@ def call(engine: Engine, length: int) -> Callable[[], object]:
     return lambda: engine.run(ids, mask, None)
 
 
+@pytest.mark.speed
 @pytest.mark.parametrize(("length", "least"), [(16, 2.4), (128, 2.2), (384, 1.8)])
 def test_int8_is_that_much_faster_than_fp32(engines: dict[str, Engine], length: int, least: float) -> None:
     found = milliseconds({name: call(engines[name], length) for name in ("fp32", "int8")})
@@ -102,6 +103,7 @@ def test_int8_is_that_much_faster_than_fp32(engines: dict[str, Engine], length: 
     assert found["fp32"] / found["int8"] >= least
 
 
+@pytest.mark.speed
 @pytest.mark.skipif(not AMX, reason="bf16 needs AMX and openvino")
 @pytest.mark.parametrize(("length", "least"), [(16, 1.3), (128, 2.0), (384, 2.2)])
 def test_bf16_is_that_much_faster_than_fp32(engines: dict[str, Engine], length: int, least: float) -> None:
@@ -110,6 +112,7 @@ def test_bf16_is_that_much_faster_than_fp32(engines: dict[str, Engine], length: 
     assert found["fp32"] / found["bf16"] >= least
 
 
+@pytest.mark.speed
 @pytest.mark.parametrize(("length", "most"), [(16, 1.15), (128, 1.10), (384, 1.10)])
 def test_int8_that_can_be_trusted_costs_at_most_a_tenth_over_plain_int8(
     engines: dict[str, Engine], plain: Engine, length: int, most: float
@@ -138,6 +141,7 @@ def test_int8_that_can_be_trusted_reaches_its_accuracy_and_plain_int8_does_not(
     assert other.mean_cosine < 0.996
 
 
+@pytest.mark.speed
 @pytest.mark.skipif(not TORCH, reason="the extra torch")
 @pytest.mark.parametrize(
     ("precision", "length", "least"),
