@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
 from clients import Clients  # noqa: E402
 from conftest import System  # noqa: E402
-from judge import BACK_SECONDS, MIB, Verdict, judge  # noqa: E402
+from judge import BACK_SECONDS, MIB, Verdict, growths, judge  # noqa: E402
 from schedule import CALM_SHARE, schedule  # noqa: E402
 from watch import Watch, children_of, start_ticks, state_of  # noqa: E402
 
@@ -89,6 +89,8 @@ def run(args: argparse.Namespace, folder: Path, enough: threading.Event) -> Verd
         clients.start()
         watch.run(schedule(args.seed, args.seconds, args.kills, WORKERS, GATEWAYS), args.seconds, enough)
         waiting = clients.stop()
+        if not enough.is_set():
+            watch.rest(lambda samples: not any(one.keeps_descriptors for one in growths(samples)))
         verdict = judge(clients.asked, watch.deaths, watch.samples, watch.operations, args.back_within)
         if watch.undealt and not enough.is_set():
             verdict.late.append(f"{len(watch.undealt)} blows were not dealt in time: somebody was always away")

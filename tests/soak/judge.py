@@ -45,10 +45,11 @@ class Growth:
 
     @property
     def flat(self) -> bool:
-        return (
-            self.rss[1] - self.rss[0] <= GROWTH_BYTES
-            and self.descriptors[1] - self.descriptors[0] <= GROWTH_DESCRIPTORS
-        )
+        return self.rss[1] - self.rss[0] <= GROWTH_BYTES and not self.keeps_descriptors
+
+    @property
+    def keeps_descriptors(self) -> bool:
+        return self.descriptors[1] - self.descriptors[0] > GROWTH_DESCRIPTORS
 
 
 @dataclass
@@ -123,7 +124,7 @@ def judge(
             for each in unexplained
         ]
     _returns(verdict, asked, deaths, back_within)
-    verdict.growth = _growths(samples)
+    verdict.growth = growths(samples)
     return verdict
 
 
@@ -165,7 +166,7 @@ def _returns(verdict: Verdict, asked: list[Asked], deaths: list[Death], back_wit
             )
 
 
-def _growths(samples: list[Sample]) -> list[Growth]:
+def growths(samples: list[Sample]) -> list[Growth]:
     """Of the last process of each part but the workers, whose memory begins anew with each life."""
     found = []
     for part in sorted({sample.part for sample in samples if kind_of(sample.part) != "worker"}):

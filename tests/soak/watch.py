@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ APART_SECONDS = 1.0
 another is away, whose requests it has just taken over, nor within this time after: a deadly request would be a coincidence of ours. That
 all die at once is a blow of its own, from which each request sees one death."""
 OPERATION_SECONDS = 60.0
+REST_SECONDS = 10.0
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -117,6 +119,17 @@ class Watch:
         self.undealt = waiting
         if self._operating is not None:
             self._operating.join(OPERATION_SECONDS)
+
+    def rest(self, closed: Callable[[list[Sample]], bool]) -> None:
+        """After the load: goes on looking until what was connected is `closed`, ten seconds at most.
+
+        Each look is a connection of its own to the supervisor, which may have it still open when its descriptors are counted.
+        """
+        until = time.monotonic() + REST_SECONDS
+        pause = threading.Event()
+        while not closed(self.samples) and time.monotonic() < until:
+            self._look(time.monotonic())
+            pause.wait(LOOK_SECONDS)
 
     def _busy(self) -> bool:
         return self._operating is not None and self._operating.is_alive()
