@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from orchestrator.doctor.checks import cpu, frequency, kernel, limits, memory, running, software
+from orchestrator.doctor.checks import cpu, frequency, idle, kernel, limits, memory, running, software
 from orchestrator.doctor.finding import Finding, worst_first
 from orchestrator.doctor.host import Host
 
@@ -40,6 +40,7 @@ CHECKS: Final[tuple[Callable[[Host], Finding | None], ...]] = (
     frequency.governor,
     frequency.limit,
     frequency.turbo,
+    idle.sleep,
     kernel.clock,
     kernel.pidfd,
     software.engines,

@@ -2,7 +2,7 @@
 
 Nothing here raises for a file that is absent, forbidden or of nonsense: that is an `Unread` with the path and the reason.
 Sources: proc(5), Documentation/admin-guide/cgroup-v2.rst (cpu.stat, memory.*), cgroup-v1/memory.rst, scheduler/sched-bwc.rst,
-admin-guide/pm/cpufreq.rst, admin-guide/mm/transhuge.rst and hugetlbpage.rst.
+admin-guide/pm/cpufreq.rst and cpuidle.rst, virt/guest-halt-polling.rst, admin-guide/mm/transhuge.rst and hugetlbpage.rst.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from orchestrator.doctor.host import Frequency, HugePool, Interrupt, MemoryLimit, Swap, Text, Throttling, Unread
+from orchestrator.doctor.host import Frequency, HugePool, Idle, Interrupt, MemoryLimit, Swap, Text, Throttling, Unread
 from topology.cpuset import CpusetError, parse_cpulist
 from topology.limits import hierarchies
 from topology.model import TopologyError
@@ -84,6 +84,20 @@ def frequencies(tree: Tree, cpus: Iterable[int]) -> tuple[Frequency, ...] | Unre
     return Unread(
         "there is no /sys/devices/system/cpu/cpu*/cpufreq: in a virtual machine or container the host decides, and shows nothing"
     )
+
+
+def idle(tree: Tree, cpu: int) -> Idle | Unread:
+    """How this CPU sleeps; states that are switched off do not count."""
+    driver = text(tree, "sys/devices/system/cpu/cpuidle/current_driver")
+    if isinstance(driver, Unread):
+        return driver
+    folder = f"sys/devices/system/cpu/cpu{cpu}/cpuidle"
+    states = [f"{folder}/{name}" for name in names(tree, folder) if re.fullmatch(r"state\d+", name)]
+    latencies = [number(tree, f"{state}/latency") for state in states if number(tree, f"{state}/disable") != 1]
+    if driver in ("", "none") or not states:
+        return Unread(f"the driver of idle states is {driver or 'none'}, and CPU {cpu} has no such states")
+    polls = number(tree, "sys/module/haltpoll/parameters/guest_halt_poll_ns") if driver == "haltpoll" else None
+    return Idle(driver, max((latency for latency in latencies if latency is not None), default=0), polls)
 
 
 def pools(tree: Tree) -> tuple[HugePool, ...] | Unread:

@@ -41,6 +41,16 @@ class Frequency(Struct, frozen=True):
     base: int | None
 
 
+class Idle(Struct, frozen=True):
+    """How cores sleep: /sys/devices/system/cpu/cpuidle and the states of one CPU."""
+
+    driver: str
+    deepest: int
+    """Microseconds until a core is awake again from its deepest state, as the driver says (cpu*/cpuidle/state*/latency)."""
+    halt_poll_ns: int | None = None
+    """How long a guest spins before it halts its core; None where that is not its driver."""
+
+
 class HugePool(Struct, frozen=True):
     """/sys/kernel/mm/hugepages/hugepages-NkB"""
 
@@ -153,6 +163,7 @@ class Host(Struct, frozen=True, kw_only=True):
     """intel_pstate/no_turbo"""
     boost: Text
     """cpufreq/boost"""
+    idle: Idle | Unread
     smt_control: Text
     nohz_full: Text
     stolen: tuple[int, int] | Unread
@@ -198,6 +209,8 @@ class Host(Struct, frozen=True, kw_only=True):
     pidfd: Trial | Unread
     clock_nanoseconds: float | Unread
     """What reading the clock costs."""
+    wakeup_microseconds: float | Unread
+    """From a write on one core to its reader running on another that had nothing to do."""
 
     cache: Folder | Unread
     runtime: Folder | Unread

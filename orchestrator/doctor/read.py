@@ -15,7 +15,7 @@ from msgspec import Struct
 from orchestrator.config.schema import Layout
 from orchestrator.doctor import files
 from orchestrator.doctor.host import Answer, Folder, Host, Process, Running, Trial, Unread
-from orchestrator.doctor.trials import NAMES, tried
+from orchestrator.doctor.trials import NAMES, Where, tried
 from orchestrator.paths import LONGEST_SOCKET_PATH
 from orchestrator.plan.model import Plan, PlanError
 from orchestrator.plan.solve import PlanRequest, plan
@@ -51,7 +51,7 @@ def read_host(asked: Asked, environment: Mapping[str, str]) -> Host:
     planned = _planned(machine, asked.layout)
     cpus, house = _in_use(planned, asked.status)
     trials = _trials(machine, planned) if live else dict.fromkeys(NAMES, NOT_LIVE)
-    clock = trials["clock"]
+    clock, wakeup = trials["clock"], trials["wakeup"]
     tree_cpus = () if isinstance(machine, Unread) else tuple(cpu.cpu for cpu in machine.cpus if cpu.allowed)
     running = _running(tree, asked.status) if live else NOT_LIVE
     return Host(
@@ -65,6 +65,7 @@ def read_host(asked: Asked, environment: Mapping[str, str]) -> Host:
         frequencies=files.frequencies(tree, tree_cpus),
         no_turbo=files.text(tree, "sys/devices/system/cpu/intel_pstate/no_turbo"),
         boost=files.text(tree, "sys/devices/system/cpu/cpufreq/boost"),
+        idle=files.idle(tree, min(cpus, default=0)),
         smt_control=files.text(tree, "sys/devices/system/cpu/smt/control"),
         nohz_full=files.text(tree, "sys/devices/system/cpu/nohz_full"),
         stolen=files.stolen(tree),
@@ -95,7 +96,8 @@ def read_host(asked: Asked, environment: Mapping[str, str]) -> Host:
         libnuma=trials["libnuma"],
         amx=trials["amx"],
         pidfd=trials["pidfd"],
-        clock_nanoseconds=clock if isinstance(clock, Unread) else _nanoseconds(clock),
+        clock_nanoseconds=clock if isinstance(clock, Unread) else _number(clock),
+        wakeup_microseconds=wakeup if isinstance(wakeup, Unread) else _number(wakeup),
         cache=_folder(asked.cache) if live else NOT_LIVE,
         runtime=_runtime(asked.runtime) if live else NOT_LIVE,
         port=_port(asked) if live else NOT_LIVE,
@@ -140,18 +142,21 @@ def _in_use(planned: Plan | None, status: Status | Unread) -> tuple[frozenset[in
 
 def _trials(machine: Machine | Unread, planned: Plan | None) -> Mapping[str, Trial | Unread]:
     if isinstance(machine, Unread):
-        cpu, node, nodes = min(process_affinity()), 0, 1
+        cpu, other, node, nodes = min(process_affinity()), None, 0, 1
     else:
         allowed = [each for each in machine.nodes if each.has_memory and each.allowed]
         first = planned.instances[0] if planned is not None else None
         cpu = first.cpus[0] if first is not None else min(process_affinity())
         node = first.membind[0] if first is not None and first.membind else (allowed[0].node if allowed else 0)
         nodes = max(1, sum(each.has_memory for each in machine.nodes))
-    return tried(cpu, node, nodes)
+        core = next((each.core for each in machine.cpus if each.cpu == cpu), None)
+        apart = (each.cpu for each in machine.cpus if each.allowed and each.online and each.core != core)
+        other = min(apart, default=None)
+    return tried(Where(cpu, other, node, nodes))
 
 
-def _nanoseconds(clock: Trial) -> float | Unread:
-    return float(clock.said) if clock.ok else Unread(clock.said)
+def _number(measured: Trial) -> float | Unread:
+    return float(measured.said) if measured.ok else Unread(measured.said)
 
 
 def _cpuset(tree: Tree, live: bool) -> str | Unread:

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from topology.sysfs import read_machine
+
 # A seccomp filter (seccomp(2)) over the numbers in argv[2:], with the action argv[1], then the rest after `--`.
 FORBID = """
 import ctypes, os, struct, sys
@@ -57,6 +59,8 @@ def test_this_host_is_fit_for_tests_and_the_trials_were_really_made(tmp_path: Pa
     assert found["affinity"]["found"].startswith("a child bound itself to CPU")
     assert found["pidfd_open"]["level"] == "ok"
     assert "ns to read" in found["clock source"]["found"] or found["clock source"]["level"] == "unknown"
+    cores = {cpu.core for cpu in read_machine().cpus if cpu.allowed}
+    assert ("wakes up after" in found["idle states"]["found"]) == (len(cores) > 1)
     assert found["orchestrator"]["found"] == "none runs here"
 
 

@@ -24,6 +24,7 @@ def healthy() -> dict[str, str]:
     files = {
         f"{CPU}/online": "0-3", f"{CPU}/present": "0-3", f"{CPU}/smt/control": "off", f"{CPU}/isolated": "",
         f"{CPU}/nohz_full": "(null)", f"{CPU}/intel_pstate/no_turbo": "0",
+        f"{CPU}/cpuidle/current_driver": "intel_idle",
         "sys/devices/system/node/online": "0-1", "sys/devices/system/node/has_memory": "0-1",
         "sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never",
         "sys/kernel/mm/transparent_hugepage/defrag": "always defer defer+madvise [madvise] never",
@@ -57,6 +58,11 @@ def healthy() -> dict[str, str]:
             f"{CPU}/cpu{cpu}/topology/core_cpus_list": f"{cpu}",
             f"{CPU}/cpu{cpu}/topology/package_cpus_list": f"{2 * node}-{2 * node + 1}",
             f"{CPU}/cpu{cpu}/topology/physical_package_id": f"{node}",
+            f"{CPU}/cpu{cpu}/cpuidle/state0/latency": "0",
+            f"{CPU}/cpu{cpu}/cpuidle/state1/latency": "2",
+            f"{CPU}/cpu{cpu}/cpuidle/state1/disable": "0",
+            f"{CPU}/cpu{cpu}/cpuidle/state2/latency": "290",
+            f"{CPU}/cpu{cpu}/cpuidle/state2/disable": "1",
             f"{CPU}/cpu{cpu}/cpufreq/scaling_governor": "performance",
             f"{CPU}/cpu{cpu}/cpufreq/scaling_driver": "intel_pstate",
             f"{CPU}/cpu{cpu}/cpufreq/scaling_min_freq": "800000",
@@ -115,7 +121,7 @@ def live(read: Read) -> Callable[..., Host]:
         fine = Trial(True, "works")
         host = msgspec.structs.replace(
             read(changes, layout), live=True, affinity=fine, memory_policy=fine, libnuma=fine, amx=fine, pidfd=fine, port=fine,
-            clock_nanoseconds=45.0, cache=Folder("/var/cache/orchestrator", "", 100 << 30),
+            clock_nanoseconds=45.0, wakeup_microseconds=9.0, cache=Folder("/var/cache/orchestrator", "", 100 << 30),
             runtime=Folder("/run/orchestrator", "", 1 << 30), engines={"onnxruntime": "1.31.1", "openvino": "2026.4.1"},
             preload_file=Unread("there is none"),
         )  # fmt: skip

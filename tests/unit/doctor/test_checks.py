@@ -17,7 +17,7 @@ from orchestrator.cli.doctor import document
 from orchestrator.config.schema import HousekeepingConfig, InstanceGroup, Layout, LimitsConfig
 from orchestrator.doctor.examine import CHECKS, examine
 from orchestrator.doctor.finding import Finding, exit_code, worst_first
-from orchestrator.doctor.host import Folder, Host, Trial, Unread
+from orchestrator.doctor.host import Folder, Host, Idle, Trial, Unread
 from orchestrator.doctor.render import WIDTH, table
 
 CPU = "sys/devices/system/cpu"
@@ -69,6 +69,7 @@ TREES: list[tuple[str, Mapping[str, str | None], str, str]] = [
     ("turbo", {f"{CPU}/intel_pstate/no_turbo": "1"}, "costs", "at most 2.6 GHz of 3.8 GHz"),
     ("turbo", {f"{CPU}/intel_pstate/no_turbo": None, f"{CPU}/cpufreq/boost": "0"}, "costs", "cpufreq/boost"),
     ("turbo", {f"{CPU}/intel_pstate/no_turbo": None}, "unknown", "there is no /sys/devices/system/cpu/cpufreq/boost"),
+    ("idle states", {}, "ok", "driver intel_idle, up to 2 µs"),
     ("SMT", {}, "ok", "off"),
     (
         "SMT",
@@ -183,6 +184,13 @@ TRIED: list[tuple[str, dict[str, Any], str, str]] = [
     ("clock source", {"clock": "hpet", "clock_nanoseconds": 2100.0}, "costs", "echo tsc | sudo tee"),
     ("clock source", {"clock": "tsc", "clock_nanoseconds": 900.0}, "costs", "900 ns"),
     ("clock source", {"clock": "acpi_pm", "clocks": "acpi_pm", "clock_nanoseconds": Unread("no")}, "costs", "dmesg"),
+    ("idle states", {}, "ok", "after 9 µs"),
+    ("idle states", {"wakeup_microseconds": 140.0, "idle": Idle("intel_idle", 290)}, "costs", "cpupower idle-set -D 50"),
+    ("idle states", {"wakeup_microseconds": Unread("no"), "idle": Idle("intel_idle", 290)}, "note", "4 × 290 µs"),
+    ("idle states", {"wakeup_microseconds": Unread("no"), "idle": Idle("intel_idle", 2)}, "ok", "up to 2 µs"),
+    ("idle states", {"wakeup_microseconds": 40.0, "idle": Idle("haltpoll", 1, 0)}, "costs", "haltpoll/parameters/guest_halt_poll_ns"),
+    ("idle states", {"wakeup_microseconds": 40.0, "idle": Unread("no driver")}, "costs", "kvm.halt_poll_ns"),
+    ("idle states", {"wakeup_microseconds": Unread("one core"), "idle": Unread("no driver")}, "unknown", "no driver"),
     ("port", {}, "ok", "works"),
     ("port", {"port": Trial(False, "127.0.0.1:8080: Address already in use")}, "broken", "sport = :8080"),
     ("port", {"port": Trial(False, "127.0.0.1:80: Permission denied")}, "broken", "CAP_NET_BIND_SERVICE"),
@@ -285,7 +293,8 @@ def test_no_file_of_nonsense_crashes_a_check(nonsense: str, live: Live) -> None:
         "proc/self/limits", "proc/irq/40/smp_affinity_list", f"{THP}/enabled", f"{THP}/defrag", f"{POOL}/nr_hugepages",
         f"{UNIT}/cpu.stat", f"{UNIT}/memory.max", f"{UNIT}/memory.events", f"{UNIT}/memory.current",
         "sys/devices/system/clocksource/clocksource0/current_clocksource", f"{CPU}/smt/control", f"{CPU}/nohz_full",
-        f"{CPU}/intel_pstate/no_turbo", *of_each_cpu("scaling_governor", None), *of_each_cpu("scaling_max_freq", None),
+        f"{CPU}/intel_pstate/no_turbo", f"{CPU}/cpuidle/current_driver", f"{CPU}/cpu0/cpuidle/state1/latency",
+        *of_each_cpu("scaling_governor", None), *of_each_cpu("scaling_max_freq", None),
     ]  # fmt: skip
     findings = examine(live(dict.fromkeys(names, nonsense)))
     assert len(findings) >= 25
