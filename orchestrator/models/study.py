@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from orchestrator.models import accuracy, quantize
+from orchestrator.models import accuracy, quantize, quantize_graph, quantize_write
 from orchestrator.models import manifest as manifests
 from orchestrator.models.cache import Cache
 from orchestrator.models.calibration import CALIBRATION, EVALUATION
@@ -200,10 +200,10 @@ class _Maker:
 
     def _quantise(self, folder: Path, exact: Sequence[np.ndarray]) -> Accuracy:
         """Writes int8 with as few products left in fp32 as the bar allows: the sites of the largest error go first."""
-        graph = quantize.Graph(self._base / manifests.GRAPH)
+        graph = quantize_graph.Graph(self._base / manifests.GRAPH)
         bits = quantize.weight_bits(cpu_features())
         show(Step("int8: computing what the products read"))
-        seen = quantize.activations(graph, self._feeds())
+        seen = quantize_graph.activations(graph, self._feeds())
         treatments = quantize.calibrated(
             graph, seen, bits, lambda done, total: show(Step("int8: rounding weights", done, total))
         )
@@ -211,7 +211,7 @@ class _Maker:
         for share in SHARES_LEFT_EXACT:
             left = set(worst[: round(share * len(worst))])
             show(Step("int8: writing and comparing"))
-            quantize.write(graph, {value: one for value, one in treatments.items() if value not in left}, folder)
+            quantize_write.write(graph, {value: one for value, one in treatments.items() if value not in left}, folder)
             found = self._compare("int8", "onnxruntime", folder, exact)
             if found.shortfall(MIN_COSINE) is None:
                 break
@@ -271,7 +271,7 @@ def token_ids(folder: Path, manifest: Manifest, texts: Sequence[str]) -> list[np
 
 def for_openvino(base: Path, folder: Path) -> None:
     """The graph in OpenVINO's form, over the same data file."""
-    graph = quantize.Graph(base / manifests.GRAPH)
+    graph = quantize_graph.Graph(base / manifests.GRAPH)
     (folder / manifests.GRAPH).write_bytes(openvino_form(graph.model, graph.constant).SerializeToString())
     data = base / manifests.DATA
     try:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from orchestrator.client.texts import TextEncoder
-from orchestrator.models import Prepared, accuracy, prepare, quantize
+from orchestrator.models import Prepared, accuracy, prepare, quantize, quantize_graph, quantize_write
 from orchestrator.models.choose import Wish
 from orchestrator.models.directory import weight_files
 from orchestrator.models.manifest import Manifest, decode
@@ -65,8 +65,8 @@ def plain(tuned: Tuned, cache: Path) -> Engine:
     """int8 as the common tools make it: weights rounded to nearest per channel, nothing smoothed."""
     folder = cache / ".plain"
     folder.mkdir()
-    graph = quantize.Graph(Path(tuned.prepared.artefact.path))
-    quantize.write(graph, quantize.plain(graph, 8), folder)
+    graph = quantize_graph.Graph(Path(tuned.prepared.artefact.path))
+    quantize_write.write(graph, quantize.plain(graph, 8), folder)
     return load(msgspec.structs.replace(tuned.prepared.artefact, path=str(folder / "model.onnx"), precision="int8"))
 
 

@@ -17,7 +17,7 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.models import ModelError, prepare, quantize, torch_side
+from orchestrator.models import ModelError, prepare, quantize, quantize_graph, quantize_write, torch_side
 from orchestrator.models.build import ARCHITECTURE_NAMES
 from orchestrator.models.settings import ARCHITECTURES
 from orchestrator.models.study import for_openvino
@@ -144,13 +144,13 @@ def test_layers_that_share_their_weights_are_stored_once(tmp_path: Path) -> None
 def test_an_architecture_in_int8_stays_close_to_fp32(tmp_path: Path, stored: dict[str, np.ndarray], name: str) -> None:
     """Of ALBERT each layer is rounded for itself: a scale that is folded into weights that layers share would be there many times."""
     prepared = prepare(str(cases.write(tmp_path / name, name)), cache=tmp_path / "cache")
-    graph = quantize.Graph(Path(prepared.artefact.path))
+    graph = quantize_graph.Graph(Path(prepared.artefact.path))
     random = np.random.default_rng(9)
     texts = [random.integers(2, 6000, length, dtype=np.int32) for length in (40, 12, 30, 3, 24, 17)]
     feeds = [dict(zip(("input_ids", "attention_mask"), padded([one], 0), strict=True)) for one in texts]
-    treatments = quantize.calibrated(graph, quantize.activations(graph, feeds), 8)
+    treatments = quantize.calibrated(graph, quantize_graph.activations(graph, feeds), 8)
     assert len(treatments) == len(graph.sites())
-    quantize.write(graph, treatments, tmp_path)
+    quantize_write.write(graph, treatments, tmp_path)
     # Scores that depend on distance, and queries that are rotated, are nothing that QAttention can compute.
     operators = {inner.op_type for node in onnx.load(str(tmp_path / "model.onnx")).graph.node for inner in inside(node)}
     by_distance = name.startswith(("mpnet", "deberta", "modernbert"))

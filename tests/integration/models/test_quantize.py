@@ -10,7 +10,7 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.models import prepare
+from orchestrator.models import prepare, quantize_graph, quantize_write
 from orchestrator.models import quantize as quantising
 from orchestrator.models.settings import read_settings
 from orchestrator.models.verify import load, padded, random_ids
@@ -43,8 +43,10 @@ def test_calibrated_int8_stays_close_to_fp32_on_texts_it_was_not_calibrated_on(
     case: tuple[Path, list[np.ndarray]], tmp_path: Path
 ) -> None:
     path, ids = case
-    graph = quantising.Graph(path)
-    quantising.write(graph, quantising.calibrated(graph, quantising.activations(graph, feeds(ids[:8])), 8), tmp_path)
+    graph = quantize_graph.Graph(path)
+    quantize_write.write(
+        graph, quantising.calibrated(graph, quantize_graph.activations(graph, feeds(ids[:8])), 8), tmp_path
+    )
     onnx.checker.check_model(str(tmp_path / "model.onnx"))
     assert worst(path, tmp_path / "model.onnx", ids[8:]) > 0.999
 
@@ -64,15 +66,15 @@ def test_where_a_few_channels_are_large_calibration_takes_most_of_the_error_away
     save_file(tensors, directory / "model.safetensors")
     path = Path(prepare(str(directory), cache=tmp_path / "cache").artefact.path)
     ids = random_ids(read_settings(directory, None).encoder, [40, 12, 30, 3, 24, 17] * 4)
-    graph = quantising.Graph(path)
-    seen = quantising.activations(graph, feeds(ids[:16]))
+    graph = quantize_graph.Graph(path)
+    seen = quantize_graph.activations(graph, feeds(ids[:16]))
     found = {}
     for name, treatments in {
         "plain": quantising.plain(graph, 8),
         "calibrated": quantising.calibrated(graph, seen, 8),
     }.items():
         (tmp_path / name).mkdir()
-        quantising.write(graph, treatments, tmp_path / name)
+        quantize_write.write(graph, treatments, tmp_path / name)
         found[name] = 1 - worst(path, tmp_path / name / "model.onnx", ids[16:])
     assert found["calibrated"] < 0.5 * found["plain"], found
 
@@ -81,8 +83,10 @@ def test_every_product_with_weights_becomes_int8_and_nothing_of_it_is_left_in_fp
     case: tuple[Path, list[np.ndarray]], tmp_path: Path
 ) -> None:
     path, ids = case
-    graph = quantising.Graph(path)
-    quantising.write(graph, quantising.calibrated(graph, quantising.activations(graph, feeds(ids)), 8), tmp_path)
+    graph = quantize_graph.Graph(path)
+    quantize_write.write(
+        graph, quantising.calibrated(graph, quantize_graph.activations(graph, feeds(ids)), 8), tmp_path
+    )
     model = onnx.load(str(tmp_path / "model.onnx"))
     # Six in each of two layers, three of them in the attention.
     assert sum(node.op_type == "DynamicQuantizeMatMul" for node in model.graph.node) == 6
@@ -101,8 +105,10 @@ def attentions(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 def test_attention_in_int8_sees_no_padding(case: tuple[Path, list[np.ndarray]], tmp_path: Path) -> None:
     """The padding is made of the last token, so that the scale of the activations is nearly the same with and without it."""
     path, ids = case
-    graph = quantising.Graph(path)
-    quantising.write(graph, quantising.calibrated(graph, quantising.activations(graph, feeds(ids)), 8), tmp_path)
+    graph = quantize_graph.Graph(path)
+    quantize_write.write(
+        graph, quantising.calibrated(graph, quantize_graph.activations(graph, feeds(ids)), 8), tmp_path
+    )
     run = load(tmp_path / "model.onnx")
     (exact,) = run(*padded([ids[0]], 0))
     row = np.concatenate([ids[0], np.repeat(ids[0][-1:], 7)])[None].astype(np.int32)
@@ -116,8 +122,8 @@ def test_attention_in_int8_sees_no_padding(case: tuple[Path, list[np.ndarray]], 
 
 def test_a_site_that_is_not_treated_stays_as_it_was(case: tuple[Path, list[np.ndarray]], tmp_path: Path) -> None:
     path, ids = case
-    graph = quantising.Graph(path)
-    quantising.write(graph, {}, tmp_path)
+    graph = quantize_graph.Graph(path)
+    quantize_write.write(graph, {}, tmp_path)
     for one in ids[:3]:
         np.testing.assert_array_equal(load(tmp_path / "model.onnx")(*padded([one], 0)), load(path)(*padded([one], 0)))
 
@@ -127,13 +133,13 @@ def test_an_fp32_value_projection_takes_the_scale_of_the_int8_product_behind_it(
 ) -> None:
     """Only the products that read attention are int8; with 'weights' that are exact in int8 the answers would be the same."""
     path, ids = case
-    graph = quantising.Graph(path)
-    seen = quantising.activations(graph, feeds(ids))
+    graph = quantize_graph.Graph(path)
+    seen = quantize_graph.activations(graph, feeds(ids))
     behind_attention = {site.value for site in graph.sites() if site.source is not None}
     assert len(behind_attention) == 2
     some = {value: one for value, one in quantising.calibrated(graph, seen, 8).items() if value in behind_attention}
     assert any(treatment.scale is not None for treatment in some.values())
-    quantising.write(graph, some, tmp_path)
+    quantize_write.write(graph, some, tmp_path)
     for one in ids[:3]:
         coarse, exact = load(tmp_path / "model.onnx")(*padded([one], 0)), load(path)(*padded([one], 0))
         assert cosines(coarse, exact).min() > 0.9995
