@@ -310,7 +310,7 @@ def main(folder: str) -> None:
     """Writes what is for no host in particular: `python -m orchestrator.units systemd`."""
     from pathlib import Path
 
-    from orchestrator.config.schema import option
+    from orchestrator.config.declared import option
 
     for file in generic(float(option("supervision.drain_timeout_s").default)):
         (Path(folder) / file.path).write_text(file.text)

@@ -12,8 +12,9 @@ import msgspec
 from orchestrator import __version__
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
 from orchestrator.cli.options import add_cache_dir, add_runtime_dir, cache_dir, runtime_dir
+from orchestrator.config.declared import option
 from orchestrator.config.load import LayoutErrors, load_layout
-from orchestrator.config.schema import Layout, option
+from orchestrator.config.schema import Layout
 from orchestrator.doctor.examine import examine
 from orchestrator.doctor.finding import Finding, exit_code
 from orchestrator.doctor.host import Answer, Host, Unread

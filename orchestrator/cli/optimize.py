@@ -14,7 +14,8 @@ import msgspec
 from orchestrator.cli.bar import Bar
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
 from orchestrator.cli.options import add_cache_dir, as_declared, cache_dir
-from orchestrator.config.schema import Precision, option
+from orchestrator.config.declared import option
+from orchestrator.config.schema import Precision
 from orchestrator.models import ModelError, prepare
 from orchestrator.models.calibration import texts_of
 from orchestrator.models.choose import Choice, Wish, why_not

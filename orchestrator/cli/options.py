@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.schema import bounds_of
+from orchestrator.config.declared import bounds_of
 from orchestrator.paths import cache_folder, log_folder, runtime_folder
 
 

@@ -12,8 +12,9 @@ import msgspec
 from orchestrator.claims import Claims
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
 from orchestrator.cli.options import as_declared, claim_scope, count_or_auto
+from orchestrator.config.declared import option
 from orchestrator.config.load import LayoutErrors, load_layout
-from orchestrator.config.schema import Layout, Policy, option
+from orchestrator.config.schema import Layout, Policy
 from orchestrator.plan.explain import table, why_not
 from orchestrator.plan.model import PlanError
 from orchestrator.plan.numactl import numactl_script

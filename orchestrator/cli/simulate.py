@@ -13,7 +13,8 @@ from orchestrator.bench.rows import LoadRow, table
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
 from orchestrator.cli.options import count_or_auto, number, whole
 from orchestrator.cli.plan import layout_of, machine_of
-from orchestrator.config.schema import Policy, option
+from orchestrator.config.declared import option
+from orchestrator.config.schema import Policy
 from orchestrator.plan.model import Plan, PlanError
 from orchestrator.plan.solve import PlanRequest
 from orchestrator.simulate import machine as shapes

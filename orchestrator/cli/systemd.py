@@ -19,7 +19,8 @@ import workers
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
 from orchestrator.cli.plan import layout_of, machine_of
 from orchestrator.config.check import check_layout
-from orchestrator.config.schema import Layout, option
+from orchestrator.config.declared import option
+from orchestrator.config.schema import Layout
 from orchestrator.plan.model import Plan, PlanError
 from orchestrator.plan.solve import PlanRequest, plan
 from orchestrator.units import (

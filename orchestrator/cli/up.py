@@ -21,7 +21,8 @@ from orchestrator.cli.options import (
     log_dir,
     runtime_dir,
 )
-from orchestrator.config.schema import AccessLog, Engine, LogFormat, Policy, Precision, option
+from orchestrator.config.declared import option
+from orchestrator.config.schema import AccessLog, Engine, LogFormat, Policy, Precision
 from orchestrator.logs.journal import Journal
 from orchestrator.plan.explain import table as plan_table
 from orchestrator.status import Status

@@ -19,20 +19,10 @@ import yaml
 from msgspec import Struct
 
 from orchestrator.config.allocation import allocation_problems
+from orchestrator.config.declared import Declared, FieldType, declared, type_in_words
 from orchestrator.config.lengths import first_gap, group_ranges
 from orchestrator.config.problem import Problem
-from orchestrator.config.schema import (
-    MOST_INSTANCES,
-    VERSION,
-    Declared,
-    FieldType,
-    InstanceGroup,
-    Layout,
-    Place,
-    Places,
-    declared,
-    type_in_words,
-)
+from orchestrator.config.schema import MOST_INSTANCES, VERSION, InstanceGroup, Layout, Place, Places
 from orchestrator.config.suggest import did_you_mean
 from topology.cpuset import CpusetError, parse_cpulist
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.config.schema import Batching, HousekeepingConfig, InstanceGroup, Layout, LimitsConfig, declared
+from orchestrator.config.declared import declared
+from orchestrator.config.schema import Batching, HousekeepingConfig, InstanceGroup, Layout, LimitsConfig
 from orchestrator.plan.model import Plan, PlannedInstance
 from topology.cpuset import format_cpulist
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config.schema import option
+from orchestrator.config.declared import option
 from orchestrator.units import generic
 
 PROJECT = Path(__file__).parents[3]

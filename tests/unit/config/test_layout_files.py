@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from orchestrator.config.check import check_layout
+from orchestrator.config.declared import option, options
 from orchestrator.config.load import LARGEST_FILE, LayoutErrors, load_layout, parse_layout
-from orchestrator.config.schema import Batching, InstanceGroup, Layout, LimitsConfig, layout_max_seqlen, option, options
+from orchestrator.config.schema import Batching, InstanceGroup, Layout, LimitsConfig, layout_max_seqlen
 from orchestrator.config.suggest import nearest
 
 DATA = Path(__file__).parent / "data"
