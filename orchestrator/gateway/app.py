@@ -1,9 +1,9 @@
 """How does a request become an answer?
 
-Theory of operation. One table maps path and method to a route. An inference route has a pure `parse` (body → Call) and the Call has a
-pure `render` (rows → body); between them lie the tokenizer and the router. Whatever ends a request early raises a Refusal, and one place
-makes the error body of it. The answer is written inside the handler, so that `in_flight` reaches zero only when nothing is owed any more.
-There is no middleware: at 1,000 requests a second on one core each layer would cost as much as the JSON.
+Theory of operation. One table maps path and method to a route (`routes`). An inference route has a pure `parse` (body → Call) and the
+Call has a pure `render` (rows → body); between them lie the tokenizer and the router. Whatever ends a request early raises a Refusal,
+and one place makes the error body of it. The answer is written inside the handler, so that `in_flight` reaches zero only when nothing
+is owed any more. There is no middleware: at 1,000 requests a second on one core each layer would cost as much as the JSON.
 """
 
 from __future__ import annotations
@@ -12,26 +12,25 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import count
 
 from aiohttp import web
 
 from orchestrator.client.link import Answered
 from orchestrator.client.texts import pack
-from orchestrator.dashboard import assets
-from orchestrator.gateway import errors, limits, metrics
+from orchestrator.gateway import errors, limits
 from orchestrator.gateway.answers import Answers
-from orchestrator.gateway.apis import health, huggingface, jina, openai, tei
+from orchestrator.gateway.apis import huggingface, tei
 from orchestrator.gateway.apis.call import Parse, Served
 from orchestrator.gateway.caller import Guard, caller_of
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.images import Decoding
 from orchestrator.gateway.live import Live
 from orchestrator.gateway.notes import Notes
+from orchestrator.gateway.pages import Pages, path_of
 from orchestrator.gateway.reply import Reply
+from orchestrator.gateway.routes import Routes
 from orchestrator.gateway.stats import Stats
 from orchestrator.gateway.tasks import image_classification
 from orchestrator.gateway.tokenize import Tokenizing
@@ -45,21 +44,6 @@ ON_LOOP_BYTES = 1 << 20
 """Rows up to this are made into an answer on the event loop: 250,000 floats take about 10 ms, for which others may wait."""
 OTHER = "other"
 """The label of requests for paths that are not in the table."""
-
-Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    pattern: str
-    parse: Parse | None = None
-    """Set on inference routes."""
-    page: Page | None = None
-    """Set on all others."""
-    streams: bool = False
-    """Never ends by itself: not counted as in flight."""
-    public: bool = False
-    """Answered without a key too: how the service is, nothing of what is asked or answered."""
 
 
 class UnknownTask(Exception):
@@ -100,38 +84,10 @@ class App:
         self._notes = notes or Notes("errors", "gateway")
         self._guard = guard
         self._aside = ThreadPoolExecutor(1, "render-large")
-        self._created = int(time.time())
         self._prefix = secrets.token_hex(6)
         self._numbers = count(1)
-        self._assets = assets.load()
-        self._metrics: tuple[bytes, bytes] | None = None
-        self._routes = self._table()
-
-    def _table(self) -> dict[str, dict[str, Route]]:
-        def page(pattern: str, answer: Page, *, streams: bool = False, public: bool = True) -> Route:
-            return Route(pattern, page=answer, streams=streams, public=public)
-
-        predict = Route("/predict", parse=huggingface.predict)
-        return {
-            "/": {"POST": Route("/", parse=huggingface.predict), "GET": page("/", self._front_page)},
-            "/predict": {"POST": predict},
-            "/rerank": {"POST": Route("/rerank", parse=tei.rerank)},
-            "/v1/rerank": {"POST": Route("/v1/rerank", parse=jina.rerank)},
-            "/embed": {"POST": Route("/embed", parse=tei.embed)},
-            "/v1/embeddings": {"POST": Route("/v1/embeddings", parse=openai.embeddings)},
-            "/tokenize": {"POST": page("/tokenize", self._tokenize, public=False)},
-            "/info": {"GET": page("/info", self._info, public=False)},
-            "/v1/models": {"GET": page("/v1/models", self._models, public=False)},
-            "/v1/models/": {"GET": page("/v1/models/{model}", self._model, public=False)},
-            "/health": {"GET": page("/health", self._health)},
-            "/v2/health/live": {"GET": page("/v2/health/live", self._v2_live)},
-            "/v2/health/ready": {"GET": page("/v2/health/ready", self._v2_ready)},
-            "/metrics": {"GET": page("/metrics", self._metrics_page)},
-            "/api/state": {"GET": page("/api/state", self._state)},
-            "/api/stream": {"GET": page("/api/stream", self._live.stream, streams=True)},
-            "/dashboard": {"GET": page("/dashboard", self._dashboard)},
-            "/dashboard/": {"GET": page("/dashboard/{file}", self._dashboard_file)},
-        }
+        pages = Pages(served, uplink, live, lambda: self.draining)
+        self._routes = Routes(pages, self._tokenize)
 
     def close(self) -> None:
         """Ends the threads that make large answers and decode images; what they have not begun is dropped."""
@@ -141,7 +97,7 @@ class App:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Every request comes through here. CancelledError if its client hangs up."""
         started = time.perf_counter()
-        path = _path(request)
+        path = path_of(request)
         request_id = limits.request_id(request, "")
         if not request_id:
             request_id = f"{self._prefix}-{next(self._numbers):x}"
@@ -152,7 +108,7 @@ class App:
         self.idle.clear()
         try:
             try:
-                route = self._route(path, request.method)
+                route = self._routes.find(path, request.method)
                 pattern = route.pattern
                 if self._guard is not None and not route.public:
                     self._guard.admit(request)
@@ -212,23 +168,6 @@ class App:
         self.stats.in_flight -= 1
         if self.stats.in_flight == 0:
             self.idle.set()
-
-    def _route(self, path: str, method: str) -> Route:
-        methods = self._routes.get(path)
-        if methods is None or path.endswith("/"):
-            if path.startswith("/dashboard/"):
-                methods = self._routes["/dashboard/"]
-            elif path.startswith("/v1/models/") and path != "/v1/models/":
-                methods = self._routes["/v1/models/"]
-            elif path != "/":
-                methods = None
-        if methods is None:
-            raise Refusal("not_found", f"{path[:200]}: no such route; GET /info says what is served")
-        route = methods.get("GET" if method == "HEAD" else method)
-        if route is None:
-            allow = tuple(sorted({*methods, "HEAD"} if "GET" in methods else methods))
-            raise Refusal("method_not_allowed", f"{path[:200]} takes {', '.join(allow)}", allow=allow)
-        return route
 
     async def _infer(self, request: web.BaseRequest, parse: Parse, request_id: str, started: float) -> Reply:
         self._admit()
@@ -361,74 +300,5 @@ class App:
         assert self._tokenizing is not None  # tei.tokenize refuses a model of images
         return Reply(200, tei.spelled(texts, await self._tokenizing.spell(texts, special=special)))
 
-    async def _info(self, _: web.BaseRequest) -> Reply:
-        return Reply(200, tei.info(self.served))
-
-    async def _models(self, _: web.BaseRequest) -> Reply:
-        return Reply(200, openai.models(self.served.model, self._created))
-
-    async def _model(self, request: web.BaseRequest) -> Reply:
-        name = request.rel_url.path.removeprefix("/v1/models/")
-        return Reply(200, openai.model_named(name, self.served.model, self._created))
-
-    async def _health(self, _: web.BaseRequest) -> Reply:
-        self._require_serving()
-        return Reply(200, health.health(self._live.ready))
-
-    async def _v2_live(self, _: web.BaseRequest) -> Reply:
-        return Reply(200, health.v2_live())
-
-    async def _v2_ready(self, _: web.BaseRequest) -> Reply:
-        self._require_serving()
-        return Reply(200, health.v2_ready())
-
-    def _require_serving(self) -> None:
-        why = health.trouble(
-            draining=self.draining,
-            router_answers=self._uplink.answering,
-            known=self._live.document is not None,
-            ready=self._live.ready,
-        )
-        if why is not None:
-            raise Refusal("draining" if self.draining else "no_instance", why, retry_after_seconds=1.0)
-
-    async def _metrics_page(self, _: web.BaseRequest) -> Reply:
-        document = self._live.json()
-        if self._metrics is None or self._metrics[0] is not document:
-            self._metrics = (document, metrics.render(self._live.status()))
-        return Reply(200, self._metrics[1], metrics.CONTENT_TYPE)
-
-    async def _state(self, _: web.BaseRequest) -> Reply:
-        return Reply(200, self._live.json(), headers=b"Cache-Control: no-store\r\n")
-
-    async def _front_page(self, _: web.BaseRequest) -> Reply:
-        return Reply(302, b"", "text/plain", b"Location: dashboard\r\n")
-
-    async def _dashboard(self, request: web.BaseRequest) -> Reply:
-        return self._asset(request, assets.PAGE)
-
-    async def _dashboard_file(self, request: web.BaseRequest) -> Reply:
-        name = _path(request).removeprefix("/dashboard/")
-        if not name:  # the page's own addresses are relative to /dashboard
-            return Reply(308, b"", "text/plain", b"Location: ../dashboard\r\n")
-        return self._asset(request, name)
-
-    def _asset(self, request: web.BaseRequest, name: str) -> Reply:
-        asset = self._assets.get(name)
-        if asset is None:
-            raise Refusal("not_found", f"/dashboard/{name[:200]}: no such file")
-        lines = "".join(f"{key}: {value}\r\n" for key, value in assets.HEADERS.items()) + f"ETag: {asset.etag}\r\n"
-        known = request.headers.get("If-None-Match", "")
-        fresh = asset.etag in (tag.strip().removeprefix("W/") for tag in known.split(","))
-        return Reply(304 if fresh else 200, b"" if fresh else asset.body, asset.content_type, lines.encode("ascii"))
-
 
 _CONTROL = dict.fromkeys((*range(32), 127), "?")
-
-
-def _path(request: web.BaseRequest) -> str:
-    """The path as sent, without its query."""
-    target = request.raw_path
-    if not target.startswith("/"):  # absolute form, as proxies send it
-        target = request.rel_url.raw_path
-    return target.partition("?")[0]

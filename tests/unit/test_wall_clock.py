@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ALLOWED = {
     "orchestrator/supervisor/observe.py": "status: time_unix",
-    "orchestrator/gateway/app.py": "`created` of a model, as OpenAI gives it",
+    "orchestrator/gateway/pages.py": "`created` of a model, as OpenAI gives it",
     "orchestrator/gateway/reply.py": "the Date header",
     "orchestrator/logs/journal.py": "the time of a line",
     "orchestrator/models/digest.py": "the age of a file, which the kernel stamps with the time of day",
