@@ -78,7 +78,9 @@ class InstanceNumbers(msgspec.Struct, kw_only=True):
     predicted_seconds: float = 0.0
     """Sum over the same batches, as the router had predicted it."""
     cost_factor: float = 1.0
-    """How much slower than its measured costs it is just now, as learnt from its batches."""
+    """How much slower than its measured costs its engine is just now, as learnt from its batches."""
+    batch_overhead_seconds: float = 0.0
+    """What a batch takes besides the engine's time just now: messages, wake-ups."""
     retried: int = 0
     """Sequences it was given and did not answer, given to another one after it."""
 

@@ -181,6 +181,11 @@ def _instances(instances: Sequence[InstanceStatus]) -> Iterator[Metric]:
     yield counter("service_seconds", "Time its batches took.", (i.service_seconds for i in instances))
     yield counter("predicted_seconds", "Time predicted for these batches.", (i.predicted_seconds for i in instances))
     yield gauge("cost_factor", "Present slowness against its measured costs.", (i.cost_factor for i in instances))
+    yield gauge(
+        "batch_overhead_seconds",
+        "What a batch takes besides the engine's time.",
+        (i.batch_overhead_seconds for i in instances),
+    )
     yield gauge("queue_depth", "Sequences waiting that prefer this instance.", (i.queue_depth for i in instances))
     yield gauge(
         "oldest_wait_seconds", "Age of the oldest waiting sequence.", (i.oldest_wait_ms / 1000 for i in instances)

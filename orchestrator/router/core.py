@@ -148,7 +148,7 @@ class RouterCore:
             self._retry_alone(flight, f"{flight.instance} answered {event.rows} rows for a batch of {n}", now, actions)
             return
         observed = now - flight.started
-        instance.predictor.observe(flight.predicted, observed)
+        instance.predictor.observe(flight.longest, n, event.infer_us * 1e-6, observed)
         self.ledger.landed(flight.items)
         instance.counts.computed(flight, observed)
         self._answer(flight, instance, event.infer_us, now, actions)

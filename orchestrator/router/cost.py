@@ -1,10 +1,11 @@
 """How long will this batch take on that instance? Pure.
 
-seconds = factor · (a + b·tokens + c·length²·n), with tokens = length·n, padding included: a call's overhead, the products
+seconds = overhead + factor · (a + b·tokens + c·length²·n), with tokens = length·n, padding included: a call's overhead, the products
 that grow with tokens, the attention that grows with the square of the length. The shape is fitted to what the worker
-measured before it was ready (`workers.costs`), else it comes from a default per number of threads; the factor is corrected
+measured before it was ready (`workers.costs`), else it comes from a default per number of threads. Overhead and factor are corrected
 online from what was observed, so a slow instance (heat, a noisy neighbour) is predicted slow after a few batches and sheds
-load by itself.
+load by itself. They are told apart by the worker, which says how long its engine took: messages and wake-ups cost a batch of short
+sequences half as much again, and a long one nothing that counts.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _SLOWEST: Final = 200.0
 _FASTEST: Final = 0.005
 # An error of one batch moves the factor by at least a tenth of it: a step in speed is 90 % learnt after 22 batches.
 _LEAST_WEIGHT: Final = 0.1
+_EARLY_SECONDS: Final = 0.05
+"""A worker begins with a prefetched batch before the router has its last result: so much later than the worker may the router be."""
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -113,24 +116,34 @@ class Predictor(msgspec.Struct):
 
     shape: Shape
     factor: float = 1.0
+    """How many times as long as `shape` the engine takes."""
+    overhead: float = 0.0
+    """Seconds per batch from sending to its result, without the engine's."""
     observations: int = 0
 
     def seconds(self, length: int, n: int) -> float:
         """Predicted service time of `n` sequences padded to `length` tokens."""
         shape = self.shape
-        return self.factor * (shape.call + (shape.token + shape.square * length) * length * n)
+        return self.overhead + self.factor * (shape.call + (shape.token + shape.square * length) * length * n)
 
-    def observe(self, predicted: float, observed: float) -> None:
-        """One batch took `observed` seconds where `predicted` were expected (with the factor of that time or now: the same
-        weight either way). The first batches count in full, so that a wrong default lasts for one batch."""
-        if predicted <= 0.0 or observed <= 0.0:
+    def room(self, seconds: float) -> float:
+        """How much of `shape` fits into `seconds`."""
+        return (seconds - self.overhead) / self.factor
+
+    def observe(self, length: int, n: int, engine: float, observed: float) -> None:
+        """A batch took `observed` seconds, of which the worker says `engine` were its engine's; where it cannot have been so, all count
+        as that. The first batches count in full, so that a wrong default lasts for one batch."""
+        expected = self.shape.seconds(length, n)
+        if expected <= 0.0 or observed <= 0.0:
             return
+        if not 0.0 < engine <= observed + _EARLY_SECONDS:
+            engine = observed
         self.observations += 1
         weight = 1.0 / self.observations
         if weight < _LEAST_WEIGHT:
             weight = _LEAST_WEIGHT
-        factor = self.factor * (1.0 + weight * (observed / predicted - 1.0))
-        self.factor = min(max(factor, _FASTEST), _SLOWEST)
+        self.factor += weight * (min(max(engine / expected, _FASTEST), _SLOWEST) - self.factor)
+        self.overhead += weight * (max(0.0, observed - engine) - self.overhead)
 
     @property
     def trusted(self) -> bool:

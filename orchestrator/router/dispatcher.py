@@ -251,7 +251,7 @@ class Dispatcher:
             predictor.shape,
             max_tokens=self._roster.plan.max_batch_tokens,
             max_n=most,
-            max_seconds=seconds / predictor.factor,
+            max_seconds=predictor.room(seconds),
         )
         longest = 0
         arrived = 0.0

@@ -63,6 +63,7 @@ def report_instance(instance: Instance, now: Seconds) -> InstanceReport:
         service_seconds=counts.busy_seconds,
         predicted_seconds=counts.predicted_seconds,
         cost_factor=instance.predictor.factor,
+        batch_overhead_seconds=instance.predictor.overhead,
         retried=counts.retried,
     )
 

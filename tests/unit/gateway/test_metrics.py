@@ -82,6 +82,7 @@ def status() -> Status:
                 service_seconds=3.0,
                 predicted_seconds=2.5,
                 cost_factor=1.5,
+                batch_overhead_seconds=0.0005,
                 latency_buckets=COUNTS,
                 latency_sum_seconds=0.5,
                 **instance,
@@ -192,3 +193,4 @@ def test_predicted_and_observed_service_padding_and_retries_are_told_per_instanc
     assert found["orchestrator_instance_wait_seconds_total", name] == 1.25
     assert found["orchestrator_instance_retried_sequences_total", name] == 2
     assert found["orchestrator_instance_cost_factor", name] == 1.5
+    assert found["orchestrator_instance_batch_overhead_seconds", name] == 0.0005

@@ -95,11 +95,13 @@ class Desk:
         ]
 
     def finish(self, name: str, *, seconds: float = 0.001, rows: int | None = None) -> list[Action]:
-        """The running batch comes back after `seconds`."""
+        """The running batch comes back after `seconds`, all of them the engine's."""
         flight = self.running(name)
         self.now += seconds
         n = len(flight.items) if rows is None else rows
-        return self.give(BatchDone(name, flight.incarnation, flight.batch_id, n, 100))
+        return self.give(
+            BatchDone(name, flight.incarnation, flight.batch_id, n, round((self.now - flight.started) * 1e6))
+        )
 
     def fail(self, name: str, message: str = "the engine said no") -> list[Action]:
         flight = self.running(name)

@@ -56,32 +56,62 @@ def test_default_costs_are_the_measured_ones_within_a_tenth_on_one_core() -> Non
         assert shape.seconds(length, 1) == pytest.approx(measured, rel=0.1)
 
 
+def engine_takes(predictor: Predictor, times: float, overhead: float = 0.0, length: int = 128, n: int = 1) -> None:
+    """One batch that took the engine so many times what its shape says, and everybody else `overhead` seconds."""
+    took = times * predictor.shape.seconds(length, n)
+    predictor.observe(length, n, took, took + overhead)
+
+
 def test_the_first_observation_replaces_a_wrong_default_and_later_ones_move_it_slowly() -> None:
     predictor = Predictor(DefaultCosts().shape("any", 1))
-    predictor.observe(predictor.seconds(128, 1), 10 * predictor.seconds(128, 1))
+    engine_takes(predictor, 10.0)
     assert predictor.factor == pytest.approx(10.0)
     for _ in range(40):
-        predictor.observe(predictor.seconds(128, 1), predictor.seconds(128, 1))
+        engine_takes(predictor, 10.0)
     assert predictor.factor == pytest.approx(10.0)
-    predictor.observe(predictor.seconds(128, 1), 2 * predictor.seconds(128, 1))
+    engine_takes(predictor, 20.0)
     assert predictor.factor == pytest.approx(11.0), "a tenth of the error"
 
 
 def test_a_step_in_speed_is_nine_tenths_learnt_after_22_batches() -> None:
     predictor = Predictor(DefaultCosts().shape("any", 1))
-    base = predictor.seconds(128, 1)
     for _ in range(40):
-        predictor.observe(predictor.seconds(128, 1), base)
+        engine_takes(predictor, 1.0)
     for _ in range(22):
-        predictor.observe(predictor.seconds(128, 1), 3 * base)
+        engine_takes(predictor, 3.0)
     assert predictor.factor > 1 + 0.9 * 2
+
+
+def test_what_messages_cost_short_batches_is_not_expected_of_long_ones_in_proportion() -> None:
+    predictor = Predictor(DefaultCosts().shape("any", 1))
+    for _ in range(40):
+        engine_takes(predictor, 1.2, overhead=0.5e-3, length=16)
+    assert predictor.factor == pytest.approx(1.2)
+    assert predictor.overhead == pytest.approx(0.5e-3)
+    assert predictor.seconds(512, 1) == pytest.approx(0.5e-3 + 1.2 * predictor.shape.seconds(512, 1))
+    assert predictor.room(predictor.seconds(64, 3)) == pytest.approx(predictor.shape.seconds(64, 3))
+
+
+@pytest.mark.parametrize("said", [0.0, -1.0, 3600.0], ids=["nothing", "less than nothing", "an hour"])
+def test_what_a_worker_cannot_have_taken_is_not_believed(said: float) -> None:
+    predictor = Predictor(DefaultCosts().shape("any", 1))
+    predictor.observe(128, 1, said, 2 * predictor.shape.seconds(128, 1))
+    assert predictor.factor == pytest.approx(2.0)
+    assert predictor.overhead == 0.0
+
+
+def test_a_batch_that_began_before_its_turn_was_known_costs_no_overhead() -> None:
+    predictor = Predictor(DefaultCosts().shape("any", 1))
+    took = predictor.shape.seconds(128, 1)
+    predictor.observe(128, 1, took, 0.8 * took)
+    assert (predictor.factor, predictor.overhead) == (pytest.approx(1.0), 0.0)
 
 
 def test_an_observation_of_nothing_teaches_nothing() -> None:
     predictor = Predictor(DefaultCosts().shape("any", 1))
-    predictor.observe(0.0, 1.0)
-    predictor.observe(1.0, 0.0)
-    assert (predictor.factor, predictor.observations) == (1.0, 0)
+    predictor.observe(128, 1, 1.0, 0.0)
+    predictor.observe(0, 0, 1.0, 0.0)
+    assert (predictor.factor, predictor.overhead, predictor.observations) == (1.0, 0.0, 0)
 
 
 def test_nothing_is_refused_while_there_is_room() -> None:
