@@ -25,14 +25,13 @@ import psutil
 from orchestrator import draft as drafts
 from orchestrator.assemble import AppError, Options
 from orchestrator.claims import ClaimError, Claims
-from orchestrator.config.schema import Layout
 from orchestrator.deploy import deploy
+from orchestrator.difference import ReloadReport, changed, report_of
 from orchestrator.draft import Draft, Question
 from orchestrator.listening import Listening
 from orchestrator.logs.journal import Journal
 from orchestrator.paths import point_front_to, remove_sockets
-from orchestrator.plan.diff import diff
-from orchestrator.supervisor.arrangement import Arrangement, arranged, differences, first, same_world
+from orchestrator.supervisor.arrangement import Arrangement, arranged, first, same_world
 from orchestrator.supervisor.change import Stage, in_words
 from orchestrator.supervisor.control import Answer, Caller, Request
 from orchestrator.supervisor.deployment import Deployment, LeftOut
@@ -62,36 +61,6 @@ class ReloadAsked(msgspec.Struct, frozen=True):
     dry_run: bool = False
     timeout: float | None = None
     """Seconds for the whole; afterwards it goes back."""
-
-
-class ReloadReport(msgspec.Struct, frozen=True):
-    """What a change does, or would do. Names of instances; reasons in words."""
-
-    applied: bool
-    dry_run: bool
-    added: list[str]
-    removed: list[str]
-    restarted: dict[str, list[str]]
-    """Another process under the same name, and what is different about it."""
-    rerouted: list[str]
-    """The same process for other lengths."""
-    unchanged: list[str]
-    routing: list[str]
-    model: str | None
-    """Where another model comes: which, and that the gateways move to it."""
-    gateways: list[str]
-    """Why gateways are replaced; empty where they stay."""
-    housekeeping: str | None
-    settings: list[str]
-    """What else is different: deadlines, limits."""
-    steps: list[str]
-    warnings: list[str]
-    seconds: float = 0.0
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing would change."""
-        return not (self.steps or self.rerouted or self.routing or self.gateways or self.housekeeping or self.settings)
 
 
 @dataclass(frozen=True)
@@ -325,9 +294,9 @@ class Reloader:
     ) -> tuple[Arrangement, ReloadReport]:
         """What is wanted, and what is different about it. AppError if only a start can change it."""
         force = self._force
-        if changed := _changed(force.draft.layout, made.layout, ONLY_AT_START):
+        if different := changed(force.draft.layout, made.layout, ONLY_AT_START):
             raise AppError(
-                f"a running orchestrator cannot change {', '.join(changed)}; restart it (`orchestrator down`, then `up`), "
+                f"a running orchestrator cannot change {', '.join(different)}; restart it (`orchestrator down`, then `up`), "
                 "or take that out of the layout",
                 unworkable=True,
             )
@@ -339,45 +308,8 @@ class Reloader:
             world = next(self._worlds)
             deployment = self._deployed(made, options, world, left_out)
         target = arranged(deployment, world, now, self._editions)
-        return target, self._report(now, target, another, force.draft.layout, made.layout)
-
-    def _report(self, now: Arrangement, target: Arrangement, another: bool, old: Layout, new: Layout) -> ReloadReport:
-        before, after = now.deployment, target.deployment
-        found = diff(before.plan, after.plan)
-        old_plans = {seat.name: plan for seat, plan in now.seats.items()}
-        restarted: dict[str, list[str]] = {}
-        for seat, plan in target.seats.items():
-            if seat.name in old_plans and seat not in now.seats:
-                restarted[seat.name] = found.restarted.get(seat.name) or (  # type: ignore[call-overload]
-                    ["model"] if another else differences(old_plans[seat.name], plan)
-                )
-        gateways = differences(now.gateways[0], target.gateways[0])
-        if len(now.gateways) != len(target.gateways):
-            gateways = [f"{len(now.gateways)} -> {len(target.gateways)}", *gateways]
-        model = None
-        if another:
-            model = f"{before.model.id} ({_short(before)}) -> {after.model.id} ({_short(after)}); a request is answered by one of them"
-        moved = (
-            f"CPUs {before.plan.housekeeping.cpus} -> {after.plan.housekeeping.cpus}"
-            if found.housekeeping_moved
-            else None
-        )
-        return ReloadReport(
-            applied=False,
-            dry_run=True,
-            added=list(map(str, found.added)),
-            removed=list(map(str, found.removed)),
-            restarted=restarted,
-            rerouted=[str(name) for name in found.rerouted if name not in restarted],
-            unchanged=[str(name) for name in found.unchanged if name not in restarted],
-            routing=found.routing,
-            model=model,
-            gateways=gateways,
-            housekeeping=moved,
-            settings=_changed(old, new, ("supervision",)),
-            steps=[in_words(step) for step in self._stage.steps(target, self._spare())],
-            warnings=list(after.plan.warnings),
-        )
+        steps = [in_words(step) for step in self._stage.steps(target, self._spare())]
+        return target, report_of(now, target, force.draft.layout, made.layout, steps, another=another)
 
     def _deployed(self, made: Draft, options: Options, world: int, left_out: tuple[LeftOut, ...]) -> Deployment:
         deployment = deploy(made.prelude, made.layout, options, self._listening, self._claims, world)
@@ -406,24 +338,3 @@ class Reloader:
         runtime = self._force.options.runtime
         remove_sockets(runtime, but=all_worlds)
         point_front_to(runtime, world)
-
-
-def _short(deployment: Deployment) -> str:
-    model = deployment.model
-    return f"{model.digest[:12]}, {model.dimensions} dimensions, {model.max_seqlen} tokens"
-
-
-def _changed(old: Layout, new: Layout, names: tuple[str, ...]) -> list[str]:
-    """Of these options those with another value: `port: 8080 -> 8081`."""
-    found = []
-    for name in names:
-        before: Any = old
-        after: Any = new
-        for part in name.split("."):
-            before, after = getattr(before, part), getattr(after, part)
-        if before != after:
-            if isinstance(before, msgspec.Struct):
-                found += _changed(old, new, tuple(f"{name}.{field}" for field in before.__struct_fields__))
-            else:
-                found.append(f"{name}: {before} -> {after}")
-    return found

@@ -10,7 +10,7 @@ import msgspec
 
 from orchestrator.cli.errors import CommandError
 from orchestrator.cli.options import add_runtime_dir, number, runtime_dir
-from orchestrator.reload import ReloadReport
+from orchestrator.difference import ReloadReport
 from orchestrator.supervisor.control import ControlError, ask
 
 LONGEST_SECONDS = 86_400
