@@ -30,13 +30,15 @@ class Uplink(Protocol):
 
 
 class LaneUplink:
-    """`hello` is said first on each new connection."""
+    """`hello` is said first on each new connection; on the first one at once, if the router is there: a worker that is ready for its
+    supervisor is then known to the router too."""
 
     def __init__(self, endpoint: str, identity: bytes, hello: bytes) -> None:
         self._endpoint = endpoint
         self._who = as_worker(identity)
         self._hello = hello
         self._lane: Lane | None = None
+        self._connected()
 
     def wait(self, channel_fd: int, seconds: float) -> tuple[bool, list[bytes]]:
         lane = self._connected()
