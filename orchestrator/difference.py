@@ -42,10 +42,9 @@ class ReloadReport(msgspec.Struct, frozen=True):
         return not (self.steps or self.rerouted or self.routing or self.gateways or self.housekeeping or self.settings)
 
 
-def report_of(
-    now: Arrangement, target: Arrangement, old: Layout, new: Layout, steps: list[str], *, another: bool
-) -> ReloadReport:
-    """What `target` changes of what runs `now`, and in which steps; `another`: it serves another model."""
+def report_of(now: Arrangement, target: Arrangement, old: Layout, new: Layout, steps: list[str]) -> ReloadReport:
+    """What `target` changes of what runs `now`, and in which steps."""
+    another = target.world != now.world  # another model, or the same one in another length
     before, after = now.deployment, target.deployment
     found = diff(before.plan, after.plan)
     old_plans = {seat.name: plan for seat, plan in now.seats.items()}

@@ -303,13 +303,12 @@ class Reloader:
         now = force.arrangement
         world = now.world
         deployment = self._deployed(made, options, world, left_out)
-        another = not same_world(now.deployment, deployment)
-        if another:
+        if not same_world(now.deployment, deployment):
             world = next(self._worlds)
             deployment = self._deployed(made, options, world, left_out)
         target = arranged(deployment, world, now, self._editions)
         steps = [in_words(step) for step in self._stage.steps(target, self._spare())]
-        return target, report_of(now, target, force.draft.layout, made.layout, steps, another=another)
+        return target, report_of(now, target, force.draft.layout, made.layout, steps)
 
     def _deployed(self, made: Draft, options: Options, world: int, left_out: tuple[LeftOut, ...]) -> Deployment:
         deployment = deploy(made.prelude, made.layout, options, self._listening, self._claims, world)

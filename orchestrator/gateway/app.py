@@ -87,7 +87,7 @@ class App:
         self._prefix = secrets.token_hex(6)
         self._numbers = count(1)
         pages = Pages(served, uplink, live, lambda: self.draining)
-        self._routes = Routes(pages, self._tokenize)
+        self._routes = Routes(pages, live.stream, self._tokenize)
 
     def close(self) -> None:
         """Ends the threads that make large answers and decode images; what they have not begun is dropped."""

@@ -30,9 +30,6 @@ class Pages:
         self._metrics: tuple[bytes, bytes] | None = None
         """The status that was rendered last, and what came of it."""
 
-    async def stream(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self._live.stream(request)
-
     async def info(self, _: web.BaseRequest) -> Reply:
         return Reply(200, tei.info(self._served))
 

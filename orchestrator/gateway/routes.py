@@ -29,11 +29,10 @@ class Route:
 
 
 class Routes:
-    def __init__(self, pages: Pages, tokenize: Page) -> None:
-        predict = Route("/predict", parse=huggingface.predict)
+    def __init__(self, pages: Pages, stream: Page, tokenize: Page) -> None:
         self._table: dict[str, dict[str, Route]] = {
             "/": {"POST": Route("/", parse=huggingface.predict), "GET": _page("/", pages.front_page)},
-            "/predict": {"POST": predict},
+            "/predict": {"POST": Route("/predict", parse=huggingface.predict)},
             "/rerank": {"POST": Route("/rerank", parse=tei.rerank)},
             "/v1/rerank": {"POST": Route("/v1/rerank", parse=jina.rerank)},
             "/embed": {"POST": Route("/embed", parse=tei.embed)},
@@ -47,7 +46,7 @@ class Routes:
             "/v2/health/ready": {"GET": _page("/v2/health/ready", pages.v2_ready)},
             "/metrics": {"GET": _page("/metrics", pages.metrics_page)},
             "/api/state": {"GET": _page("/api/state", pages.state)},
-            "/api/stream": {"GET": _page("/api/stream", pages.stream, streams=True)},
+            "/api/stream": {"GET": _page("/api/stream", stream, streams=True)},
             "/dashboard": {"GET": _page("/dashboard", pages.dashboard)},
             "/dashboard/": {"GET": _page("/dashboard/{file}", pages.dashboard_file)},
         }

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from orchestrator.models import quantize_attention
-from orchestrator.models.build.graph import INLINE_BYTES, DataFile
+from orchestrator.models.build.graph import DataFile
 from orchestrator.models.manifest import DATA, GRAPH
 from orchestrator.models.quantize import Treatment, Treatments
 from orchestrator.models.quantize_graph import Graph, Site
@@ -154,7 +154,7 @@ def _save(graph: Graph, nodes: Sequence[Any], replaced: Mapping[str, np.ndarray]
     with DataFile(folder / DATA) as data:
         kept = {tensor.name for tensor in graph.model.graph.initializer} - set(replaced)
         tensors = [
-            _tensor(data, name, replaced[name] if name in replaced else graph.constant(name))
+            data.tensor(name, replaced[name] if name in replaced else graph.constant(name))
             for name in [*(t.name for t in graph.model.graph.initializer if t.name in kept), *replaced]
             if name in used
         ]
@@ -173,19 +173,3 @@ def _reads(node: Any) -> Iterable[str]:
         if attribute.HasField("g"):
             for inner in attribute.g.node:
                 yield from _reads(inner)
-
-
-def _tensor(data: DataFile, name: str, value: np.ndarray) -> Any:
-    tensor = TensorProto()
-    tensor.name = name
-    tensor.dims.extend(value.shape)
-    tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
-    if value.nbytes <= INLINE_BYTES:
-        tensor.raw_data = np.ascontiguousarray(value).tobytes()
-        return tensor
-    offset, length = data.append(value)
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, text in (("location", data.name), ("offset", str(offset)), ("length", str(length))):
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, text
-    return tensor

@@ -89,8 +89,7 @@ def run(args: argparse.Namespace, folder: Path, enough: threading.Event) -> Verd
         clients.start()
         watch.run(schedule(args.seed, args.seconds, args.kills, WORKERS, GATEWAYS), args.seconds, enough)
         waiting = clients.stop()
-        if not enough.is_set():
-            watch.rest(lambda samples: not any(one.keeps_descriptors for one in growths(samples)))
+        watch.rest(lambda samples: not any(one.keeps_descriptors for one in growths(samples)), enough)
         verdict = judge(clients.asked, watch.deaths, watch.samples, watch.operations, args.back_within)
         if watch.undealt and not enough.is_set():
             verdict.late.append(f"{len(watch.undealt)} blows were not dealt in time: somebody was always away")

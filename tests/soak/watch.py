@@ -120,16 +120,15 @@ class Watch:
         if self._operating is not None:
             self._operating.join(OPERATION_SECONDS)
 
-    def rest(self, closed: Callable[[list[Sample]], bool]) -> None:
-        """After the load: goes on looking until what was connected is `closed`, ten seconds at most.
+    def rest(self, closed: Callable[[list[Sample]], bool], enough: threading.Event) -> None:
+        """After the load: goes on looking until what was connected is `closed` or `enough` is set, ten seconds at most.
 
         Each look is a connection of its own to the supervisor, which may have it still open when its descriptors are counted.
         """
         until = time.monotonic() + REST_SECONDS
-        pause = threading.Event()
-        while not closed(self.samples) and time.monotonic() < until:
+        while not enough.is_set() and not closed(self.samples) and time.monotonic() < until:
             self._look(time.monotonic())
-            pause.wait(LOOK_SECONDS)
+            enough.wait(LOOK_SECONDS)
 
     def _busy(self) -> bool:
         return self._operating is not None and self._operating.is_alive()

@@ -54,6 +54,22 @@ class DataFile:
         self._file.write(np.ascontiguousarray(value).data.cast("B"))
         return at, value.nbytes
 
+    def tensor(self, name: str, value: np.ndarray) -> Any:
+        """An initializer of this value, float32, int64 or int8: in the graph where it is small, else in this file."""
+        tensor = TensorProto()
+        tensor.name = name
+        tensor.dims.extend(value.shape)
+        tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
+        if value.nbytes <= INLINE_BYTES:
+            tensor.raw_data = np.ascontiguousarray(value).tobytes()
+            return tensor
+        offset, length = self.append(value)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, text in (("location", self.name), ("offset", str(offset)), ("length", str(length))):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, text
+        return tensor
+
 
 class GraphBuilder:
     """Collects nodes and constants; `serialise` makes the model. Every name is given by the caller and used once."""
@@ -78,19 +94,7 @@ class GraphBuilder:
     def constant(self, name: str, value: np.ndarray) -> str:
         """An initializer, float32 or int64."""
         self._claim(name)
-        tensor = TensorProto()
-        tensor.name = name
-        tensor.dims.extend(value.shape)
-        tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
-        if value.nbytes <= INLINE_BYTES:
-            tensor.raw_data = np.ascontiguousarray(value).tobytes()
-        else:
-            offset, length = self._data.append(value)
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, text in (("location", self._data.name), ("offset", str(offset)), ("length", str(length))):
-                entry = tensor.external_data.add()
-                entry.key, entry.value = key, text
-        self._constants.append(tensor)
+        self._constants.append(self._data.tensor(name, value))
         return name
 
     def absorb(self, model: onnx.ModelProto) -> None:

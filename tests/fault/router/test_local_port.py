@@ -49,7 +49,7 @@ def test_a_lane_and_a_zeromq_client_share_the_workers_of_both_kinds(start_router
     router = start_router()
     gateway, client = router.lane(GATEWAY), router.client()
     near, far = router.lane_worker("short-0"), router.worker("long-0")
-    router.report_when(lambda report: all(one.connected for one in report.instances))
+    router.wait_all_connected()
     client.submit(1, [5])
     gateway.submit(1, [1] * 100)
     near.answer(near.take())

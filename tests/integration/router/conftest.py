@@ -211,6 +211,10 @@ class Router:
             if condition(report):
                 return report
 
+    def wait_all_connected(self) -> None:
+        """Until every worker of the plan is known: whoever is there first would take the others' work."""
+        self.report_when(lambda report: all(one.connected for one in report.instances))
+
     def worker(self, name: str, incarnation: int = 1, *, holds: int = 512, hello: bool = True) -> Worker:
         """A worker that has said HELLO, if not told otherwise."""
         worker = Worker(self._context, self.back, name, incarnation, holds)

@@ -25,14 +25,10 @@ Start = Callable[..., Any]
 DEADLINE_SECONDS = 20.0
 
 
-def all_connected(report: Any) -> bool:
-    return all(one.connected for one in report.instances)
-
-
 def test_a_sequence_goes_to_the_worker_of_its_bucket_and_the_row_comes_back(start_router: Start, rows_of: Any) -> None:
     router = start_router()
     short, long, client = router.worker("short-0"), router.worker("long-0"), router.client()
-    router.report_when(all_connected)
+    router.wait_all_connected()
     client.submit(11, [5, 6, 7])
     short.answer(short.take())
     result = client.result()

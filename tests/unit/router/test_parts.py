@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.router.admission import Limits, refusal, retry_after_ms, too_late
 from orchestrator.router.buckets import NOWHERE, Home, LengthClasses, lane_by_length
-from orchestrator.router.cost import DefaultCosts, Predictor
+from orchestrator.router.cost import DefaultCosts, Predictor, Shape
 from orchestrator.router.events import Client, Request
 from orchestrator.router.meter import InstanceCounts, quantiles
 from orchestrator.status import LATENCY_BOUNDS_SECONDS
@@ -110,7 +110,9 @@ def test_a_batch_that_began_before_its_turn_was_known_costs_no_overhead() -> Non
 def test_an_observation_of_nothing_teaches_nothing() -> None:
     predictor = Predictor(DefaultCosts().shape("any", 1))
     predictor.observe(128, 1, 1.0, 0.0)
-    predictor.observe(0, 0, 1.0, 0.0)
+    assert (predictor.factor, predictor.overhead, predictor.observations) == (1.0, 0.0, 0)
+    predictor = Predictor(Shape(0.0, 0.0, 0.0))
+    predictor.observe(128, 1, 1.0, 1.0)
     assert (predictor.factor, predictor.overhead, predictor.observations) == (1.0, 0.0, 0)
 
 
