@@ -35,6 +35,7 @@ from orchestrator.gateway.spec import GatewaySpec
 from orchestrator.gateway.tokenize import Tokenizing
 from orchestrator.gateway.uplink import Uplink
 from orchestrator.listening import BACKLOG
+from orchestrator.settle import settle
 from orchestrator.status import CacheStatus
 from workers.channel import Channel, ChannelError, SupervisorGone
 from workers.spec import (
@@ -239,12 +240,9 @@ def resident_bytes() -> int | None:
 
 
 def settle_in(spec: GatewaySpec) -> None:
-    """Onto its CPUs, before any thread is born. A CPU set that has become impossible costs speed, not service."""
-    if spec.cpus:
-        try:
-            os.sched_setaffinity(0, spec.cpus)
-        except OSError as error:
-            log.warning("gateway=%s cannot run on cpus=%s only: %s", spec.name, spec.cpus, error.strerror)
+    """Before any thread is born."""
+    for refused in settle(spec.cpus):
+        log.warning("gateway=%s %s", spec.name, refused)
     # The tokenizer's own threads would leave these CPUs no idler and make the order of requests a matter of luck.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"
@@ -274,18 +272,6 @@ async def run(spec: GatewaySpec, channel: Channel, encoder: TextEncoder | None, 
     await Process(spec, channel, encoder, started).serve()
 
 
-def give_way() -> None:
-    """Where this process shares cores with workers, it does not interrupt a batch the moment it wakes up: it runs when they
-    wait, or when their slice is over, and finds several things to do at once. On mixed load on two cores: 4 % more requests a
-    second, a fifth less of its own CPU per request, latencies the same. On cores of its own it changes nothing.
-    Source: sched(7), SCHED_BATCH.
-    """
-    try:
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except OSError as error:  # a sandbox may forbid it; all works without
-        log.warning("gateway runs with the default scheduling policy: %s", error.strerror)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m orchestrator.gateway", description="One HTTP gateway.")
@@ -297,7 +283,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[Handler()])
     channel = Channel(args.channel)
-    give_way()
     try:
         spec, encoder = prepare(channel.start())
         uvloop.run(run(spec, channel, encoder, started))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ import msgspec
 from orchestrator.router.loop import RouterLoop, log
 from orchestrator.router.ports import BindError
 from orchestrator.router.spec import RouterSpec
+from orchestrator.settle import settle
 from workers.channel import Channel, ChannelError, SupervisorGone
 from workers.spec import Fatal, Ready
 
@@ -46,11 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(spec: RouterSpec, channel: Channel, started: float) -> int:
-    if spec.cpus:
-        try:
-            os.sched_setaffinity(0, spec.cpus)  # before ZeroMQ starts its thread, which inherits it
-        except OSError as error:
-            log(f"runs anywhere: it cannot be bound to the CPUs {spec.cpus}: {error}")
+    for refused in settle(spec.cpus):  # before ZeroMQ starts its thread
+        log(refused)
     loop = RouterLoop(spec, channel)
     try:
         try:

@@ -44,18 +44,23 @@ RULES: Final[dict[Policy, Rules]] = {
 # Taking over pays only if it is earlier by this much: a prediction is off by a tenth or so, and a message takes 0.2 ms.
 MARGIN_SHARE: Final = 0.1
 MARGIN_SECONDS: Final = 0.3e-3
-# A batch is given in advance when its worker will be free this soon. A round trip to a worker takes 0.2 ms and the poller's
-# timer 1 ms; any earlier, and it could still have grown in the queue, or been taken by somebody else.
+# A batch is given in advance when its worker will be free this soon: a round trip to a worker takes 0.2 ms and the poller's timer
+# 1 ms. Any earlier, and it could still have grown in the queue, or been taken by somebody else.
 PREFETCH_SECONDS: Final = 2e-3
+# And so many times what its batches take besides the engine: a router that shares its cores with workers has its turn late, and the
+# worst is a few times the mean. On two cores that two workers fill it is 0.5 to 1 ms; 2 to 3 % more requests/s on mixed load than
+# without this, as many as with 4 ms everywhere.
+PREFETCH_OVERHEADS: Final = 3.0
 
 
 # What takes a smaller instance more than this many times its own longest is heavy for it. It takes that over only if the home of
 # the heavy is free again within the same time; and while it is in it, the home begins nothing heavy as long as something light
 # waits: then two heavy batches seldom run together, and somebody can relieve the light.
-PATIENCE: Final = 16.0
+# Measured on two cores (int8, mixed, 16 in flight, 6 to 8 rounds): 16, 14, 12 and 10 give p99 of short 24.3, 23.8, 22.2 and 21 ms, p99 of
+# long 199, 212, 238 and 250 ms (round-robin: 118 and 161).
+PATIENCE: Final = 13.0
 # Light work whose homes are in something heavy is relieved if it would still wait for this many times what it takes.
-# Both by simulation (1x2, int8, mixed, 16 in flight): p99 of short 36 to 22 ms, throughput the same, p99 of long +4 %. Half of
-# the patience: 15 ms, and p99 of long +20 %.
+# By simulation (1x2, int8, mixed, 16 in flight), with a patience of 16: p99 of short 36 to 22 ms, throughput the same.
 RELIEF: Final = 4.0
 
 
@@ -207,4 +212,4 @@ def prefetch_from(instance: Instance) -> Seconds:
     running = instance.running
     if running is None or instance.prefetched is not None or not instance.serves:
         return inf
-    return running.started + running.predicted - PREFETCH_SECONDS
+    return running.started + running.predicted - PREFETCH_SECONDS - PREFETCH_OVERHEADS * instance.predictor.overhead

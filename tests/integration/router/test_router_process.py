@@ -247,3 +247,8 @@ def test_every_policy_serves(start_router: Start, make_plan: Any, rows_of: Any, 
     client.submit(1, [1, 2, 3])
     worker.answer(worker.take())
     assert rows_of(client.result()) == [(6.0, 3.0)]
+
+
+def test_the_router_does_not_interrupt_workers_that_share_its_cores(start_router: Start) -> None:
+    threads = Path(f"/proc/{start_router().process.pid}/task").iterdir()
+    assert {os.sched_getscheduler(int(thread.name)) for thread in threads} == {os.SCHED_BATCH}

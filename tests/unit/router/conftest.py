@@ -94,14 +94,15 @@ class Desk:
             [item.length for item in flight.items] for flight in (one.running, one.prefetched) if flight is not None
         ]
 
-    def finish(self, name: str, *, seconds: float = 0.001, rows: int | None = None) -> list[Action]:
-        """The running batch comes back after `seconds`, all of them the engine's."""
+    def finish(
+        self, name: str, *, seconds: float = 0.001, rows: int | None = None, besides: float = 0.0
+    ) -> list[Action]:
+        """The running batch comes back after `seconds`, all of them the engine's but those `besides` it."""
         flight = self.running(name)
         self.now += seconds
         n = len(flight.items) if rows is None else rows
-        return self.give(
-            BatchDone(name, flight.incarnation, flight.batch_id, n, round((self.now - flight.started) * 1e6))
-        )
+        engine_us = round((self.now - flight.started - besides) * 1e6)
+        return self.give(BatchDone(name, flight.incarnation, flight.batch_id, n, engine_us))
 
     def fail(self, name: str, message: str = "the engine said no") -> list[Action]:
         flight = self.running(name)

@@ -94,6 +94,23 @@ def test_a_batch_that_was_only_prefetched_is_not_blamed_for_the_death(make_desk:
     assert waiting.items[0].attempts == 2
 
 
+@pytest.mark.parametrize(("besides", "ahead"), [(0.0, 0.002), (0.001, 0.005)])
+def test_a_batch_is_given_the_earlier_in_advance_the_longer_batches_take_besides_their_engine(
+    make_desk: Any, besides: float, ahead: float
+) -> None:
+    desk = make_desk(("a", 1, 512))
+    desk.hello("a")
+    desk.submit(500)
+    desk.finish("a", seconds=0.1, besides=besides)
+    desk.submit(500)
+    desk.submit(500)
+    end = desk.running("a").started + desk.running("a").predicted
+    desk.after(end - ahead - 0.0001 - desk.now)
+    assert desk.lengths_at("a") == [[500]]
+    desk.after(0.0002)
+    assert desk.lengths_at("a") == [[500], [500]]
+
+
 def test_of_a_failed_batch_each_is_tried_alone_and_only_the_bad_one_is_refused(make_desk: Any) -> None:
     desk = make_desk(("a", 1, 512))
     good, bad, fine = desk.submit(16), desk.submit(16), desk.submit(16)
@@ -567,9 +584,9 @@ def test_a_short_instance_takes_nothing_heavy_while_nobody_could_relieve_its_own
     desk.submit(512)
     assert desk.lengths_at("long") == [[512]]
     assert desk.lengths_at("short") == []
-    desk.after(0.015)
+    desk.after(0.019)  # 24 ms before long is through
     assert desk.lengths_at("short") == []
-    desk.after(0.005)  # 23 ms before long is through: within sixteen times 1.7 ms
+    desk.after(0.003)  # 21 ms: within thirteen times 1.7 ms
     assert desk.lengths_at("short") == [[512]]
 
 
