@@ -186,7 +186,7 @@ def table(figures: dict[str, Any]) -> str:
     cpu = figures["cpu_us_per_request"]
     rows = [
         ("CPU per request at 32 in flight: gateway", f"{cpu['gateway']:.0f} µs", ""),
-        ("    of which tokenizing, as bare processes do", f"{figures['tokenizing_us_per_request']:.0f} µs", ""),
+        ("    of which tokenizing", f"{figures['tokenizing_us_per_request']:.0f} µs", ""),
         ("  router", f"{cpu['router']:.0f} µs", "≤ 45"),
         ("  messaging in the workers", f"{cpu['messaging']:.0f} µs", ""),
         ("  all three", f"{figures['cpu_us_per_request_total']:.0f} µs", "≤ 220"),

@@ -15,6 +15,11 @@ from typing import Literal
 import msgspec
 from tokenizers import Encoding, Tokenizer
 
+from orchestrator.client.words import Words
+
+INT = 4
+"""Bytes of an id."""
+
 Side = Literal["right", "left"]
 """The side of the text where it is cut."""
 
@@ -28,6 +33,10 @@ hundredth of the price, and no language averages 16 characters a token."""
 LARGEST_CHARACTERS_PER_TOKEN = 1_000
 """A text longer than this per token of the limit that a stretch of this length does not settle is refused: no writing looks like that,
 and 8 MB in one word would keep a tokenizer busy for 20 seconds."""
+
+
+_UNREADABLE = "\0"
+"""Stands for a text that is too long to be put together from its words."""
 
 
 class TextTooLong(ValueError):
@@ -85,6 +94,9 @@ class TextEncoder:
             cutting: Tokenizer = Tokenizer.from_str(self._whole.to_str())
             cutting.enable_truncation(max_seqlen, direction=side)
             self._cutting[side] = cutting
+        self._largest = 2 * CHARACTERS_PER_TOKEN * max_seqlen
+        """Characters up to which a text is looked at as a whole."""
+        self._words = Words.of(self._whole)
         self._variable: Tokenizer | None = None
         """Made when first wanted; its truncation is set anew for each use, under the lock."""
         self._lock = threading.Lock()
@@ -97,14 +109,40 @@ class TextEncoder:
 
     def encode(self, texts: list[str], *, cut: Side | None = None) -> Tokens:
         """Token ids with the model's special tokens. TextTooLong, TooManyCharacters, NoTokens."""
+        packed = self._of_words(texts, cut)
+        others = [position for position, ids in enumerate(packed) if not ids]
+        if others:
+            for position, ids in zip(others, self._read(texts, others, cut), strict=True):
+                packed[position] = ids
+        return Tokens([len(ids) // INT for ids in packed], packed[0] if len(packed) == 1 else b"".join(packed))
+
+    def _of_words(self, texts: list[str], cut: Side | None) -> list[bytes]:
+        """Packed ids of each text, put together from those of its words; empty where that cannot be, or it is too long."""
+        words = self._words
+        if words is None:
+            return [b""] * len(texts)
+        around = len(words.before) + len(words.after)
+        room = self.max_seqlen * INT - around
+        largest = self._largest
+        packed = []
+        for body in words.read([text if len(text) <= largest else _UNREADABLE for text in texts]):
+            if body is not None and len(body) > room:
+                body = None if cut is None or room <= 0 else body[:room] if cut == "right" else body[-room:]
+            packed.append(b"" if body is None else words.before + body + words.after)
+        return packed
+
+    def _read(self, texts: list[str], positions: list[int], cut: Side | None) -> list[bytes]:
+        """Packed ids of the texts at these positions, by the tokenizer."""
         limit = self.max_seqlen
-        largest = 2 * CHARACTERS_PER_TOKEN * limit
-        encodings = self._whole.encode_batch_fast([text if len(text) <= largest else "" for text in texts])
-        lengths: list[int] = []
+        largest = self._largest
+        encodings = self._whole.encode_batch_fast(
+            [texts[position] if len(texts[position]) <= largest else "" for position in positions]
+        )
         packed: list[bytes] = []
-        for position, text in enumerate(texts):
+        for position, encoding in zip(positions, encodings, strict=True):
+            text = texts[position]
             if len(text) <= largest:
-                ids: list[int] = encodings[position].ids
+                ids: list[int] = encoding.ids
                 stretch = text
             else:
                 stretch, ids = self._explore(position, text, cut, largest)
@@ -115,9 +153,8 @@ class TextEncoder:
                 ids = self._cutting[cut].encode_batch_fast([stretch])[0].ids
             if not ids:
                 raise NoTokens(f"text {position} becomes no token at all")
-            lengths.append(len(ids))
             packed.append(array("i", ids).tobytes())
-        return Tokens(lengths, packed[0] if len(packed) == 1 else b"".join(packed))
+        return packed
 
     def encode_pairs(
         self, pairs: Sequence[str | tuple[str, str]], *, cut: Side | None = None, strategy: Strategy = "longest_first"
@@ -190,10 +227,9 @@ class TextEncoder:
 
     def _bounded(self, position: int, text: str, cut: Side | None) -> str:
         """The text, or of a very long one as much as it takes; TextTooLong where it is too long and may not be cut."""
-        largest = 2 * CHARACTERS_PER_TOKEN * self.max_seqlen
-        if len(text) <= largest:
+        if len(text) <= self._largest:
             return text
-        stretch, ids = self._explore(position, text, cut, largest)
+        stretch, ids = self._explore(position, text, cut, self._largest)
         if len(ids) > self.max_seqlen and cut is None:
             raise TextTooLong(position, 2 * self.max_seqlen, self.max_seqlen, at_least=True)
         return stretch

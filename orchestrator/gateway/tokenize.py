@@ -1,6 +1,6 @@
 """Where are texts made into tokens: on the event loop, or beside it?
 
-27 µs for 16 tokens is less than the way to a thread and back; a text of 2,000 characters takes about half a millisecond and one of a
+5 to 27 µs for 16 tokens is less than the way to a thread and back; a text of 2,000 characters takes up to half a millisecond and one of a
 megabyte most of a second, for which no other request shall wait. The tokenizer lets go of the interpreter's lock meanwhile.
 """
 
