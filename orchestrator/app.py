@@ -18,6 +18,7 @@ from orchestrator.assemble import AppError, Options, Prelude, prelude, settled_l
 from orchestrator.claims import Claims
 from orchestrator.config.schema import Layout, LogsConfig
 from orchestrator.draft import Draft
+from orchestrator.idle import NotHeld, cpu_latency
 from orchestrator.listening import ListenError, Listening, Said, listen, passed
 from orchestrator.logs.journal import Journal
 from orchestrator.paths import PathError, claim_runtime_folder, point_to_logs, remove_sockets
@@ -64,6 +65,8 @@ def run(
         layout = settled_layout(options)
         _open_logs(journal, options, layout.logs)
         listening = held.enter_context(closing(_listen(options, layout)))
+        if layout.cpu_latency_us is not None:
+            _hold_cpu_latency(layout.cpu_latency_us, held, journal)
         scrub_environment()
         claims = held.enter_context(closing(Claims(options.claim_scope)))
         before = prelude(options, layout, progress, claims)
@@ -93,6 +96,14 @@ def _open_logs(journal: Journal, options: Options, logs: LogsConfig) -> None:
             f"{options.runtime}/logs: {error.strerror}; `orchestrator logs` finds the log files with --log-dir {folder}",
             level="warning",
         )
+
+
+def _hold_cpu_latency(microseconds: int, held: ExitStack, journal: Journal) -> None:
+    try:
+        counts = held.enter_context(cpu_latency(microseconds))
+    except NotHeld as error:
+        raise AppError(str(error), unworkable=True) from None
+    journal(f"idle cores of this host wake up within {counts} µs while this orchestrator runs")
 
 
 def raise_descriptor_limit() -> None:

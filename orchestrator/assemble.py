@@ -60,6 +60,7 @@ class Options:
     answer_cache_mb: float | None = None
     join_requests: bool | None = None
     keys_file: str | None = None
+    cpu_latency_us: int | None = None
     logs: Path | None = None
     """Where log files lie unless the layout or `log_dir` says it."""
     log_dir: str | None = None
@@ -99,6 +100,7 @@ def settled_layout(options: Options) -> Layout:
             "host",
             "port",
             "keys_file",
+            "cpu_latency_us",
         )
         if (value := getattr(options, name)) is not None
     }

@@ -43,7 +43,7 @@ from orchestrator.supervisor.states import State
 
 CLAIM = "the plan"
 """What a change claims besides the children, so that there is one at a time."""
-ONLY_AT_START = ("host", "port", "logs.dir", "logs.format", "logs.max_mb", "logs.keep")
+ONLY_AT_START = ("host", "port", "cpu_latency_us", "logs.dir", "logs.format", "logs.max_mb", "logs.keep")
 """Options of the layout that a running orchestrator cannot change."""
 UNWORKABLE = 78
 MEMORY_SHARE = 0.7

@@ -137,10 +137,10 @@ def measure_cpu(one: Running, requests: list[bytes], seconds: float) -> tuple[di
     return {part: (after[part] - before[part]) / count * 1e6 for part in after}, load
 
 
-def measure(cache: Path, seconds: float, rounds: int, precision: str) -> dict[str, Any]:
+def measure(cache: Path, seconds: float, rounds: int, precision: str, up: Sequence[str] = ()) -> dict[str, Any]:
     prepared = prepare(None, cache=cache)
     texts = short_texts(SEED, TEXTS)
-    with running(["--instances", "2", "--precision", precision], cache) as one:
+    with running(["--instances", "2", "--precision", precision, *up], cache) as one:
         planned = one.status().instances
         cores = [instance.cpus for instance in planned]
         requests = [embed_request(*one.address, text) for text in texts]
@@ -207,9 +207,11 @@ def main() -> int:
     parser.add_argument(
         "--precision", choices=("fp32", "int8", "bf16", "auto"), default="fp32", help="as of `orchestrator up`"
     )
+    parser.add_argument("--cpu-latency-us", metavar="N", help="as of `orchestrator up`")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    figures = measure(cache_folder(None, os.environ), args.seconds, args.rounds, args.precision)
+    up = [] if args.cpu_latency_us is None else ["--cpu-latency-us", args.cpu_latency_us]
+    figures = measure(cache_folder(None, os.environ), args.seconds, args.rounds, args.precision, up)
     print(json.dumps(figures) if args.json else table(figures))
     return 0
 

@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host")
     add("--port", type=as_declared("port"))
     add("--keys-file", metavar="FILE")
+    add("--cpu-latency-us", type=as_declared("cpu_latency_us"), metavar="N")
     parser.add_argument(
         "--answer-cache", type=as_declared("caches.answers_mb"), metavar="MB", help=option("caches.answers_mb").help
     )
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         keys_file=args.keys_file,
+        cpu_latency_us=args.cpu_latency_us,
         runtime=runtime_dir(args),
         cache=cache_dir(args),
         claim_scope=claim_scope(),

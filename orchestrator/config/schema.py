@@ -317,6 +317,15 @@ class Layout(Struct, frozen=True, kw_only=True):
             "from vm.nr_hugepages, system leaves it to the kernel's own setting."
         ),
     ] = "system"
+    cpu_latency_us: Annotated[
+        int | None,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="While it serves, no idle core of the host may take longer than this to wake up, in microseconds; 0: they spin. "
+            "Saves a lone request the wake-ups, and costs power. Omitted: as the host has it.",
+        ),
+    ] = None
     supervision: Annotated[SupervisionConfig, Meta(description="How long the supervisor waits.")] = SupervisionConfig()
     caches: Annotated[CachesConfig, Meta(description="What a gateway keeps, so as not to compute it again.")] = (
         CachesConfig()

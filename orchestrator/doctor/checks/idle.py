@@ -56,7 +56,10 @@ def _found(idle: Idle | None, measured: float | None) -> str:
 
 def _mend(idle: Idle | None) -> str:
     if idle is not None and idle.halt_poll_ns is not None:
-        return f"echo {_SPIN_NANOSECONDS} | sudo tee {_HALT_POLL}"
+        return f"cpu_latency_us: 0 in the layout, or echo {_SPIN_NANOSECONDS} | sudo tee {_HALT_POLL}"
     if idle is not None and idle.deepest > DEEP_MICROSECONDS:
-        return f"sudo cpupower idle-set -D {DEEP_MICROSECONDS}, or tuned-adm profile latency-performance"
+        return (
+            f"cpu_latency_us: {DEEP_MICROSECONDS} in the layout, or sudo cpupower idle-set -D {DEEP_MICROSECONDS}, "
+            "or tuned-adm profile latency-performance"
+        )
     return "the hypervisor's own halt polling (kvm.halt_poll_ns on the host), or the boot parameter idle=poll"
