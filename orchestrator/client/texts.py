@@ -109,14 +109,19 @@ class TextEncoder:
 
     def encode(self, texts: list[str], *, cut: Side | None = None) -> Tokens:
         """Token ids with the model's special tokens. TextTooLong, TooManyCharacters, NoTokens."""
-        packed = self._of_words(texts, cut)
+        packed = self._of_words(texts, cut, learn=True)
         others = [position for position, ids in enumerate(packed) if not ids]
         if others:
             for position, ids in zip(others, self._read(texts, others, cut), strict=True):
                 packed[position] = ids
-        return Tokens([len(ids) // INT for ids in packed], packed[0] if len(packed) == 1 else b"".join(packed))
+        return _joined(packed)
 
-    def _of_words(self, texts: list[str], cut: Side | None) -> list[bytes]:
+    def known(self, texts: list[str], *, cut: Side | None = None) -> Tokens | None:
+        """As `encode`, in a fraction of its time, where every word is remembered and nothing has to be refused; else None."""
+        packed = self._of_words(texts, cut, learn=False)
+        return _joined(packed) if all(packed) else None
+
+    def _of_words(self, texts: list[str], cut: Side | None, *, learn: bool) -> list[bytes]:
         """Packed ids of each text, put together from those of its words; empty where that cannot be, or it is too long."""
         words = self._words
         if words is None:
@@ -125,7 +130,7 @@ class TextEncoder:
         room = self.max_seqlen * INT - around
         largest = self._largest
         packed = []
-        for body in words.read([text if len(text) <= largest else _UNREADABLE for text in texts]):
+        for body in words.read([text if len(text) <= largest else _UNREADABLE for text in texts], learn=learn):
             if body is not None and len(body) > room:
                 body = None if cut is None or room <= 0 else body[:room] if cut == "right" else body[-room:]
             packed.append(b"" if body is None else words.before + body + words.after)
@@ -257,6 +262,10 @@ class TextEncoder:
         """The tokens with their offsets in characters, of any length, for people who look at them."""
         encodings: list[Encoding] = self._whole.encode_batch(texts, add_special_tokens=special)
         return encodings
+
+
+def _joined(packed: list[bytes]) -> Tokens:
+    return Tokens([len(ids) // INT for ids in packed], packed[0] if len(packed) == 1 else b"".join(packed))
 
 
 def tokens_of(encodings: Sequence[Encoding]) -> Tokens:

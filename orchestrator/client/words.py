@@ -60,9 +60,9 @@ class Words:
                 return Words(tokenizer, _packed(before), _packed(after), added, lower=lower)
         return None
 
-    def read(self, texts: Sequence[str]) -> list[Ids | None]:
-        """The ids of each text without `before` and `after`. None where it has too many new words, or characters that the tokenizer
-        might take for blanks or for nothing, beyond the blanks that everybody knows."""
+    def read(self, texts: Sequence[str], *, learn: bool = True) -> list[Ids | None]:
+        """The ids of each text without `before` and `after`. None where it has too many new words, or new ones at all and is not to
+        `learn`, or characters that the tokenizer might take for blanks or for nothing, beyond the blanks that everybody knows."""
         known = self._recent.get
         read: list[Ids | None] = []
         unread: list[tuple[int, list[str], list[Ids | None]]] = []
@@ -78,7 +78,7 @@ class Words:
                 read.append(None)
             else:
                 read.append(b"".join(found))  # type: ignore[arg-type]
-        if unread:
+        if unread and learn:
             learned = self._learned(
                 {word for _, words, found in unread for word, ids in zip(words, found, strict=True) if ids is None}
             )

@@ -20,6 +20,8 @@ INT = 4
 """Bytes of an id."""
 
 ON_LOOP_CHARACTERS = 2_000
+ON_LOOP_KNOWN_CHARACTERS = 6_000
+"""Where the encoder remembers every word: 0.2 ms."""
 LARGE_CHARACTERS = 100_000
 """From here on a request waits in a queue of its own: it holds up only its like."""
 
@@ -62,6 +64,10 @@ class Tokenizing:
 
     async def _encode(self, texts: list[str], cut: Side | None) -> Tokens:
         characters = len(texts[0]) if len(texts) == 1 else sum(map(len, texts))
+        if ON_LOOP_CHARACTERS < characters <= ON_LOOP_KNOWN_CHARACTERS:
+            tokens = self.encoder.known(texts, cut=cut)
+            if tokens is not None:
+                return tokens
         return await self.apply(lambda encoder: encoder.encode(texts, cut=cut), characters)
 
     async def apply(self, encode: Callable[[TextEncoder], Tokens], characters: int) -> Tokens:

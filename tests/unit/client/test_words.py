@@ -93,6 +93,12 @@ def test_of_a_text_with_very_many_new_words_some_are_learned_and_the_tokenizer_r
     assert ids(remembered.read([text])[0]) == [UNKNOWN] * (words.MOST_NEW + 1)
 
 
+def test_what_is_not_to_learn_leaves_a_text_with_a_new_word(asked: Asked, remembered: Words) -> None:
+    remembered.read(["love"])
+    assert [ids(one) for one in remembered.read(["love", "you love"], learn=False)] == [[LOVE], None]
+    assert asked.read == ["love"]
+
+
 def test_what_stands_around_a_text_is_found_out(tokenizer_json: Path) -> None:
     found = Words.of(plain(tokenizer_json))
     assert found is not None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from orchestrator.client.texts import TextEncoder
+from orchestrator.gateway import tokenize
 from orchestrator.gateway.caches import BoundedCache
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.tokenize import Tokenizing
@@ -54,6 +56,31 @@ async def test_a_refusal_names_the_text_by_its_place_in_the_request(encoder: Tex
     await cached.encode(["rain"], None)
     with pytest.raises(Refusal, match="text 1 has"):
         await cached.encode(["rain", "ba be bi bo bu " * 5], None)
+
+
+async def test_a_long_text_of_known_words_does_not_leave_the_loop(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with a new word does, as does one that is too long."""
+    monkeypatch.setattr(tokenize, "ON_LOOP_CHARACTERS", 8)
+    tokenizing = Tokenizing(encoder)
+    left: list[int] = []
+    apply = tokenizing.apply
+
+    def noted(encode: Any, characters: int) -> Any:
+        left.append(characters)
+        return apply(encode, characters)
+
+    monkeypatch.setattr(tokenizing, "apply", noted)
+    first = await tokenizing.encode(["rain snow"], None)
+    again = await tokenizing.encode(["snow rain"], None)
+    assert left == [9]
+    assert sorted(np.frombuffer(first.ids, np.int32)) == sorted(np.frombuffer(again.ids, np.int32))
+    assert (await tokenizing.encode(["rain " * LIMIT], "right")).lengths == [LIMIT]
+    await tokenizing.encode(["fog rain snow"], None)
+    with pytest.raises(Refusal, match="the limit is 12"):
+        await tokenizing.encode(["rain " * LIMIT], None)
+    assert left == [9, 13, 60]
 
 
 def test_the_least_recently_used_goes_first_and_the_bound_holds() -> None:
