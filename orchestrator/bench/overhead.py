@@ -16,6 +16,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -139,20 +140,13 @@ def measure_cpu(one: Running, requests: list[bytes], seconds: float) -> tuple[di
     return {part: (after[part] - before[part]) / count * 1e6 for part in after}, load
 
 
-def measure_added(
-    process: Bare, one: Running, requests: list[bytes], seconds: float, failures: dict[int, int]
-) -> float:
+def measure_added(process: Bare, one: Running, requests: list[bytes], seconds: float, failures: Counter[int]) -> float:
     """Milliseconds that one request in flight takes over HTTP, beyond the engine's own time for the same texts; medians."""
     process.start(seconds)
     engine = process.result().engine_median
     single = closed_loop(*one.address, requests, 1, seconds)
-    count_failures(single, failures)
+    failures.update(single.failures)
     return (single.quantile(0.5) - engine) * 1e3
-
-
-def count_failures(load: LoadResult, failures: dict[int, int]) -> None:
-    for code, count in load.failures.items():
-        failures[code] = failures.get(code, 0) + count
 
 
 def measure(cache: Path, seconds: float, rounds: int, precision: str) -> dict[str, Any]:
@@ -164,7 +158,7 @@ def measure(cache: Path, seconds: float, rounds: int, precision: str) -> dict[st
         requests = [embed_request(*one.address, text) for text in texts]
         cpu, load = measure_cpu(one, requests, seconds * 2)
         tokenizing = cpu.pop("tokenizing")
-        served, bare, added, awake, failures = [], [], [], [], dict(load.failures)
+        served, bare, added, awake, failures = [], [], [], [], Counter(load.failures)
         artefacts = artefacts_of(prepared, one.status(), cache, precision)
         with bare_processes(prepared, artefacts, cores, texts) as processes:
             for _ in range(rounds):
@@ -174,7 +168,7 @@ def measure(cache: Path, seconds: float, rounds: int, precision: str) -> dict[st
                 bare.append(sum(result.count / result.seconds for result in results))
                 full = closed_loop(*one.address, requests, 32, seconds)
                 served.append(full.per_second)
-                count_failures(full, failures)
+                failures.update(full.failures)
                 added.append(measure_added(processes[0], one, requests, seconds, failures))
                 with suppress(NotHeld), cpu_latency(0):
                     awake.append(measure_added(processes[0], one, requests, seconds, failures))

@@ -13,6 +13,7 @@ import os
 import platform
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -89,7 +90,7 @@ class _Tally:
         self.answered = 0
         self.seconds = 0.0
         self.cpu_seconds = 0.0
-        self.failures: dict[int, int] = {}
+        self.failures: Counter[int] = Counter()
 
     def add(self, load: LoadResult, cpu_seconds: float) -> None:
         self.per_second.append(load.per_second)
@@ -98,8 +99,7 @@ class _Tally:
         self.cpu_seconds += cpu_seconds
         for kind, latencies in load.by_kind.items():
             self.by_kind.setdefault(kind, []).extend(latencies)
-        for code, count in load.failures.items():
-            self.failures[code] = self.failures.get(code, 0) + count
+        self.failures.update(load.failures)
 
     def row(self, before: Status | None = None, after: Status | None = None) -> LoadRow:
         every = [took for each in self.by_kind.values() for took in each]

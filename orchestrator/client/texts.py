@@ -7,7 +7,6 @@ The truncation and padding that a tokenizer.json carries are ignored: they are h
 from __future__ import annotations
 
 import threading
-from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,7 +14,7 @@ from typing import Literal
 import msgspec
 from tokenizers import Encoding, Tokenizer
 
-from orchestrator.client.words import Words
+from orchestrator.client.words import Words, packed
 
 INT = 4
 """Bytes of an id."""
@@ -78,7 +77,7 @@ class Tokens(msgspec.Struct, frozen=True, gc=False):
 
 def pack(sequences: Sequence[Sequence[int]]) -> Tokens:
     """Ids that a caller brings along. OverflowError if one is no int32."""
-    return Tokens([len(sequence) for sequence in sequences], b"".join([array("i", one).tobytes() for one in sequences]))
+    return joined([packed(sequence) for sequence in sequences])
 
 
 class TextEncoder:
@@ -109,17 +108,17 @@ class TextEncoder:
 
     def encode(self, texts: list[str], *, cut: Side | None = None) -> Tokens:
         """Token ids with the model's special tokens. TextTooLong, TooManyCharacters, NoTokens."""
-        packed = self._of_words(texts, cut, learn=True)
-        others = [position for position, ids in enumerate(packed) if not ids]
+        read = self._of_words(texts, cut, learn=True)
+        others = [position for position, ids in enumerate(read) if not ids]
         if others:
             for position, ids in zip(others, self._read(texts, others, cut), strict=True):
-                packed[position] = ids
-        return _joined(packed)
+                read[position] = ids
+        return joined(read)
 
     def known(self, texts: list[str], *, cut: Side | None = None) -> Tokens | None:
         """As `encode`, in a fraction of its time, where every word is remembered and nothing has to be refused; else None."""
-        packed = self._of_words(texts, cut, learn=False)
-        return _joined(packed) if all(packed) else None
+        read = self._of_words(texts, cut, learn=False)
+        return joined(read) if all(read) else None
 
     def _of_words(self, texts: list[str], cut: Side | None, *, learn: bool) -> list[bytes]:
         """Packed ids of each text, put together from those of its words; empty where that cannot be, or it is too long."""
@@ -129,12 +128,12 @@ class TextEncoder:
         around = len(words.before) + len(words.after)
         room = self.max_seqlen * INT - around
         largest = self._largest
-        packed = []
+        read = []
         for body in words.read([text if len(text) <= largest else _UNREADABLE for text in texts], learn=learn):
             if body is not None and len(body) > room:
                 body = None if cut is None or room <= 0 else body[:room] if cut == "right" else body[-room:]
-            packed.append(b"" if body is None else words.before + body + words.after)
-        return packed
+            read.append(b"" if body is None else words.before + body + words.after)
+        return read
 
     def _read(self, texts: list[str], positions: list[int], cut: Side | None) -> list[bytes]:
         """Packed ids of the texts at these positions, by the tokenizer."""
@@ -143,7 +142,7 @@ class TextEncoder:
         encodings = self._whole.encode_batch_fast(
             [texts[position] if len(texts[position]) <= largest else "" for position in positions]
         )
-        packed: list[bytes] = []
+        read: list[bytes] = []
         for position, encoding in zip(positions, encodings, strict=True):
             text = texts[position]
             if len(text) <= largest:
@@ -158,8 +157,8 @@ class TextEncoder:
                 ids = self._cutting[cut].encode_batch_fast([stretch])[0].ids
             if not ids:
                 raise NoTokens(f"text {position} becomes no token at all")
-            packed.append(array("i", ids).tobytes())
-        return packed
+            read.append(packed(ids))
+        return read
 
     def encode_pairs(
         self, pairs: Sequence[str | tuple[str, str]], *, cut: Side | None = None, strategy: Strategy = "longest_first"
@@ -264,8 +263,9 @@ class TextEncoder:
         return encodings
 
 
-def _joined(packed: list[bytes]) -> Tokens:
-    return Tokens([len(ids) // INT for ids in packed], packed[0] if len(packed) == 1 else b"".join(packed))
+def joined(sequences: Sequence[bytes]) -> Tokens:
+    """Of packed ids, one item per sequence."""
+    return Tokens([len(ids) // INT for ids in sequences], sequences[0] if len(sequences) == 1 else b"".join(sequences))
 
 
 def tokens_of(encodings: Sequence[Encoding]) -> Tokens:
@@ -275,10 +275,9 @@ def tokens_of(encodings: Sequence[Encoding]) -> Tokens:
     for position, one in enumerate(ids):
         if not one:
             raise NoTokens(f"text {position} becomes no token at all")
-    packed = b"".join([array("i", one).tobytes() for one in ids])
     if splits is not None and not any(splits):
         splits = None
-    return Tokens([len(one) for one in ids], packed, splits)
+    return Tokens([len(one) for one in ids], b"".join([packed(one) for one in ids]), splits)
 
 
 def _second_begins(encoding: Encoding) -> int:

@@ -12,12 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tokenizers import Encoding
 
-from orchestrator.client.texts import NoTokens, Side, TextEncoder, TextTooLong, Tokens, TooManyCharacters
+from orchestrator.client.texts import INT, NoTokens, Side, TextEncoder, TextTooLong, Tokens, TooManyCharacters, joined
 from orchestrator.gateway.caches import BoundedCache, text_bytes
 from orchestrator.gateway.errors import Refusal
-
-INT = 4
-"""Bytes of an id."""
 
 ON_LOOP_CHARACTERS = 2_000
 ON_LOOP_KNOWN_CHARACTERS = 6_000
@@ -50,7 +47,7 @@ class Tokenizing:
             fresh = iter(self._remembered(missing, tokens, cut))
             found = [next(fresh) if ids is None else ids for ids in found]
         parts = [ids for ids in found if ids is not None]
-        return Tokens([len(ids) // INT for ids in parts], parts[0] if len(parts) == 1 else b"".join(parts))
+        return joined(parts)
 
     def _remembered(self, texts: list[str], tokens: Tokens, cut: Side | None) -> Iterator[bytes]:
         """The ids of each text, kept on the way where they are all of it."""

@@ -56,8 +56,8 @@ PREFETCH_OVERHEADS: Final = 3.0
 # What takes a smaller instance more than this many times its own longest is heavy for it. It takes that over only if the home of
 # the heavy is free again within the same time; and while it is in it, the home begins nothing heavy as long as something light
 # waits: then two heavy batches seldom run together, and somebody can relieve the light.
-# Measured on two cores (int8, mixed, 16 in flight, 6 to 8 rounds): 16, 14, 12 and 10 give p99 of short 24.3, 23.8, 22.2 and 21 ms, p99 of
-# long 199, 212, 238 and 250 ms (round-robin: 118 and 161).
+# Measured on two cores (int8, mixed, 16 in flight, 8 rounds of 6 s): 16, 14 and 12 give p99 of short 24.3, 23.8 and 22.2 ms, p99 of long
+# 199, 212 and 238 ms; in other runs 10 gave 21 to 24 and 231 to 318, and round-robin 118 and 161.
 PATIENCE: Final = 13.0
 # Light work whose homes are in something heavy is relieved if it would still wait for this many times what it takes.
 # By simulation (1x2, int8, mixed, 16 in flight), with a patience of 16: p99 of short 36 to 22 ms, throughput the same.

@@ -110,6 +110,7 @@ def test_a_batch_that_began_before_its_turn_was_known_costs_no_overhead() -> Non
 def test_an_observation_of_nothing_teaches_nothing() -> None:
     predictor = Predictor(DefaultCosts().shape("any", 1))
     predictor.observe(128, 1, 1.0, 0.0)
+    predictor.observe(0, 0, 1.0, 0.0)
     assert (predictor.factor, predictor.overhead, predictor.observations) == (1.0, 0.0, 0)
     predictor = Predictor(Shape(0.0, 0.0, 0.0))
     predictor.observe(128, 1, 1.0, 1.0)
