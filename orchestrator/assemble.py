@@ -118,6 +118,9 @@ def settled_layout(options: Options) -> Layout:
             f"--instances {options.instances} and the instances of {options.layout} say different things; leave one of them out",
             unworkable=True,
         )
+    # What the command line says goes before all of the file, so before its entries as well.
+    of_entries = {name: None for name in ("precision", "engine") if name in said}
+    said["instances"] = tuple(msgspec.structs.replace(group, **of_entries) for group in layout.instances)
     settled = msgspec.structs.replace(layout, **said)
     if problems := list(allocation_problems(settled)):  # an engine on the command line, an allocator in the file
         raise AppError("\n".join(map(str, problems)), unworkable=True)
@@ -159,13 +162,18 @@ def assembled(
         )
         how = "built" if prepared.built else "from the cache"
         say(f"model {prepared.status.id}: fp32 graph {how} in {prepared.seconds:.1f} s")
-        if layout.precision == "fp32" and layout.engine == "auto":
+        if layout.precision == "fp32" and layout.engine == "auto" and not any(g.precision for g in layout.instances):
             say(
                 "fp32 gives the model's own answers; --precision auto measures what bf16 and int8 gain on this CPU, and what they cost"
             )
         engine = layout.engine if layout.engine != "auto" or openvino_may_serve(layout) else "onnxruntime"
         wish = Wish(layout.precision, engine, layout.min_cosine)
-        tuned = tune(prepared, options.cache, wish, None, say)
+        others = [
+            Wish(group.precision or wish.precision, group.engine or wish.engine, layout.min_cosine)
+            for group in layout.instances
+            if group.precision is not None or group.engine is not None
+        ]
+        tuned = tune(prepared, options.cache, wish, None, say, others=list(dict.fromkeys(others)))
     except ModelError as error:
         raise AppError(str(error), unworkable=error.unworkable) from None
     policy = layout.policy
@@ -198,7 +206,13 @@ def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
     nodes = sorted({one.membind[0] if one.membind else 0 for one in before.plan.instances})
     for instance in before.plan.instances:
         low, high = (instance.bucket.min, instance.bucket.max) if instance.bucket else (1, instance.max_seqlen)
-        choice = tuned.choose(low, min(high, instance.max_seqlen), openvino=instance.allocator == "system")
+        choice = tuned.choose(
+            low,
+            min(high, instance.max_seqlen),
+            openvino=instance.allocator == "system",
+            precision=instance.precision,
+            engine=instance.engine,
+        )
         variant = choice.variant
         chosen[variant.name] = variant
         warnings += [warning for warning in choice.warnings if warning not in warnings]

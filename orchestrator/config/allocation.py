@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from orchestrator.config.problem import Problem
-from orchestrator.config.schema import Allocator, HugePages, InstanceGroup, Layout
+from orchestrator.config.schema import Allocator, Engine, HugePages, InstanceGroup, Layout, Precision
 
 
 class Allocation(Struct, frozen=True):
@@ -27,6 +27,13 @@ def allocation_of(layout: Layout, group: InstanceGroup | None = None) -> Allocat
     return Allocation(own.allocator or layout.allocator, own.huge_pages or layout.huge_pages)
 
 
+def wish_of(layout: Layout, group: InstanceGroup | None) -> tuple[Engine, Precision]:
+    """What an entry of `instances` shall compute with; None: the instances of a layout that lists none."""
+    if group is None:
+        return layout.engine, layout.precision
+    return group.engine or layout.engine, group.precision or layout.precision
+
+
 def openvino_may_serve(layout: Layout) -> bool:
     """Whether any instance may compute on openvino as far as the allocators go."""
     groups = layout.instances or (None,)
@@ -37,8 +44,8 @@ def allocation_problems(layout: Layout) -> Iterator[Problem]:
     """Allocators, pages and engines that cannot work together, each at its place in the file."""
     told: set[tuple[str, str]] = set()
     for index, group in enumerate(layout.instances or (None,)):
-        allocation = allocation_of(layout, group)
-        for key, *said in _contradictions(allocation, layout):
+        engine, precision = wish_of(layout, group)
+        for key, *said in _contradictions(allocation_of(layout, group), engine, precision):
             inside = group is not None and getattr(group, key) is not None
             where = f"instances[{index}].{key}" if inside else key
             if (where, said[0]) not in told:
@@ -53,11 +60,13 @@ def problem_at(layout: Layout, where: str, what: str, why: str = "", next_: str 
     return Problem(layout.places.file or "layout", line, column, where, what, why, next_)
 
 
-def _contradictions(allocation: Allocation, layout: Layout) -> Iterator[tuple[str, str, str, str]]:
+def _contradictions(
+    allocation: Allocation, engine: Engine, precision: Precision
+) -> Iterator[tuple[str, str, str, str]]:
     """(key, what, why, next)."""
     allocator, pages = allocation.allocator, allocation.huge_pages
-    if allocator != "system" and (layout.engine == "openvino" or layout.precision == "bf16"):
-        asked = "engine openvino" if layout.engine == "openvino" else "precision bf16, which openvino alone computes"
+    if allocator != "system" and (engine == "openvino" or precision == "bf16"):
+        asked = "engine openvino" if engine == "openvino" else "precision bf16, which openvino alone computes"
         yield (
             "allocator",
             f"{allocator} does not go with {asked}",

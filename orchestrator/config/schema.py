@@ -113,6 +113,10 @@ class InstanceGroup(Struct, frozen=True, kw_only=True):
     threads: Annotated[
         int | None, Meta(ge=1, le=1 << 16, description="Threads of the engine; omitted: one per physical core.")
     ] = None
+    precision: Annotated[
+        Precision | None, Meta(description="Precision of its products; omitted: that of the layout.")
+    ] = None
+    engine: Annotated[Engine | None, Meta(description="Its inference engine; omitted: that of the layout.")] = None
     allocator: Annotated[
         Allocator | None, Meta(description="Memory allocator of its processes; omitted: that of the layout.")
     ] = None

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 STUDY_SECONDS = 1800.0
 _BF16 = {"avx512_bf16", "amx_bf16"}
+_ORDER: tuple[tuple[Precision, Engine], ...] = (("int8", "onnxruntime"), ("bf16", "openvino"), ("fp32", "openvino"))
+"""In which variants are made; part of what names a study."""
 
 Say = Callable[[str], None]
 
@@ -51,17 +53,24 @@ class Tuned:
     """The cache."""
     notes: tuple[str, ...] = ()
 
-    def choose(self, low: int, high: int, *, openvino: bool = True) -> Choice:
+    def choose(
+        self, low: int, high: int, *, openvino: bool = True, precision: str | None = None, engine: str | None = None
+    ) -> Choice:
         """For texts of `low` to `high` tokens. ModelError if nothing that was asked for can be used.
 
-        `openvino` False: leave it out, as for a process with another allocator.
+        `openvino` False: leave it out, as for a process with another allocator. `precision` and `engine`: asked for here instead of
+        what was wished for all; the study must have been made with that wish too.
         """
-        wish = self.wish if openvino else dataclasses.replace(self.wish, engine="onnxruntime")
+        wish = dataclasses.replace(
+            self.wish, precision=precision or self.wish.precision, engine=engine or self.wish.engine
+        )
+        if not openvino:
+            wish = dataclasses.replace(wish, engine="onnxruntime")
         try:
             return choose(self.study, wish, low, high)
         except NoVariantError as error:
             raise ModelError(
-                f"cannot serve with precision {self.wish.precision} on engine {self.wish.engine}",
+                f"cannot serve with precision {wish.precision} on engine {wish.engine}",
                 where=self.study.model,
                 why=str(error),
                 remedy="leave --precision and --engine at auto, or choose --precision fp32 --engine onnxruntime",
@@ -75,15 +84,17 @@ def tune(
     calibration: Sequence[str] | None,
     say: Say,
     show: Show = unseen,
+    others: Sequence[Wish] = (),
 ) -> Tuned:
-    """The study that the wish needs. ModelError if something that was asked for by name cannot be had.
+    """The study that the wish needs, and these others. ModelError if something that was asked for by name cannot be had.
 
     `say` takes lines for people, `show` how far the making of a study is.
     """
     features, tools = cpu_features(), installed()
     if prepared.artefact.pixels is not None:
         return _of_images(prepared, wish, calibration, features, tools, cache.absolute())
-    wanted = _wanted(wish, features, tools)
+    needed = {pair for each in (wish, *others) for pair in _wanted(each, features, tools)}
+    wanted = [pair for pair in _ORDER if pair in needed]
     base = Path(prepared.status.artefact)
     root = cache.absolute()
     if not wanted:
@@ -109,7 +120,7 @@ def tune(
                 try:
                     study = _made(task, say, show)
                 except StudyError as error:
-                    if wish.precision != "auto" or wish.engine != "auto":
+                    if any(each.precision != "auto" or each.engine != "auto" for each in (wish, *others)):
                         raise ModelError(
                             "the study of this model's variants failed",
                             where=str(base),

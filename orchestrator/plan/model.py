@@ -34,7 +34,7 @@ class PlannedInstance(msgspec.Struct, frozen=True, omit_defaults=True):
     reasons: list[str]
     precision: str | None = None
     engine: str | None = None
-    """What it computes with; None until a model is chosen."""
+    """What it computes with; until a model is chosen what its entry of the layout asks for, None if that asks for nothing of its own."""
     allocator: Allocator = "system"
     huge_pages: HugePages = "system"
 

@@ -61,6 +61,8 @@ def _entry(instance: PlannedInstance, start: Layout) -> InstanceGroup:
         node=instance.node,
         membind=tuple(instance.membind) or None,
         threads=instance.threads,
+        precision=instance.precision,  # type: ignore[arg-type] # of the layout that was planned from, hence one of its words
+        engine=instance.engine,  # type: ignore[arg-type]
         allocator=instance.allocator if instance.allocator != start.allocator else None,
         huge_pages=instance.huge_pages if instance.huge_pages != start.huge_pages else None,
     )

@@ -68,6 +68,13 @@ class Scaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.sync_seconds * log2(threads) + alone * (self.serial + (1.0 - self.serial) / threads)
 
 
+class Crowd(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many times as long one sequence of `length` tokens takes while all cores of the machine compute such sequences."""
+
+    length: Annotated[int, Meta(ge=1, le=1 << 20)]
+    factor: Annotated[float, Meta(ge=0.5, le=100.0)]
+
+
 class CostFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The file as it is written by `python -m orchestrator.simulate.measure`."""
 
@@ -82,6 +89,8 @@ class CostFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How it was measured."""
     scaling: Scaling | None = None
     """Omitted: fitted to the points of more than one thread."""
+    crowded: list[Crowd] = []
+    """Omitted: instances are assumed not to slow each other down."""
     points: Annotated[list[Point], Meta(min_length=2)]
 
 
@@ -151,6 +160,10 @@ class TrueCosts:
             )
         self._surfaces = {threads: _Surface(points) for threads, points in by_threads.items()}
         self._scaling = file.scaling or _fit(self._surfaces[1], [p for p in file.points if p.threads > 1])
+        crowded = sorted((each.length, each.factor) for each in file.crowded)
+        if len({length for length, _ in crowded}) < len(crowded):
+            raise CostError(f'{name}: "crowded" names a length twice; keep one')
+        self._crowded = crowded
         self._name = name
         self._known: dict[tuple[int, bool, int, int], float] = {}
 
@@ -158,6 +171,25 @@ class TrueCosts:
     def scaling(self) -> Scaling | None:
         """None where nothing but one thread was measured and the file says nothing."""
         return self._scaling
+
+    @property
+    def crowds(self) -> bool:
+        """Whether it says how instances slow each other down."""
+        return bool(self._crowded)
+
+    def crowding(self, length: int) -> float:
+        """How many times as long a batch of this length takes while all other cores compute; 1.0 where nothing is said.
+
+        Between two measured lengths it is interpolated, outside of all the nearest one counts.
+        """
+        known = self._crowded
+        at = bisect_left(known, (length, 0.0))
+        if not known or at == 0:
+            return known[0][1] if known else 1.0
+        if at == len(known):
+            return known[-1][1]
+        (low, before), (high, behind) = known[at - 1], known[at]
+        return before + (behind - before) * (length - low) / (high - low)
 
     def seconds(self, threads: int, crosses_nodes: bool, n: int, length: int) -> float:
         """Service time of `n` sequences padded to `length` tokens."""

@@ -6,8 +6,11 @@ here as it does there. Its Dispatch actions reach a worker after a message's del
 time, the next in its socket, at most two in all. A batch takes the true cost (`TrueCosts`), which the router does not
 know, times log-normal noise. Timers fire on the next whole millisecond, as the poller's do.
 
-Left out: gateways (assumed to keep up), failures, memory bandwidth shared between instances. Everything random comes from
-streams of their own, seeded by text, so that a run is the same to the last digit on every machine.
+Cores compute the slower the more others compute beside them, as far as the cost table says by how much (`crowding`). Where
+housekeeping shares the cores of instances, a batch is held up by what router and gateway take for it (`Delays.front_cpu`).
+
+Left out: gateways on cores of their own (assumed to keep up), failures. Everything random comes from streams of their own, seeded by
+text, so that a run is the same to the last digit on every machine.
 """
 
 from __future__ import annotations
@@ -64,6 +67,8 @@ class Delays(msgspec.Struct, frozen=True):
     """The router, per answer."""
     worker: Seconds = 60e-6
     """The worker, between two batches: decoding one, answering the other."""
+    front_cpu: Seconds = 0.0
+    """Gateway and router per sequence, taken from the instance that computes it, where housekeeping shares cores with instances."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,11 +89,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Worker:
     __slots__ = (
-        "batches", "bucket_min", "busy", "crosses", "name", "padded", "sequences", "slow", "threads", "tokens", "waiting", "working",
+        "batches", "bucket_min", "busy", "costs", "crosses", "name", "padded", "sequences", "slow", "threads", "tokens", "waiting",
+        "working",
     )  # fmt: skip
 
-    def __init__(self, planned: PlannedInstance, crosses: bool, slow: float) -> None:
+    def __init__(self, planned: PlannedInstance, costs: TrueCosts, crosses: bool, slow: float) -> None:
         self.name = planned.name
+        self.costs = costs
         self.threads = planned.threads
         self.crosses = crosses
         self.slow = slow
@@ -102,7 +109,8 @@ class _Worker:
 
 class World:
     """One run. `measured`: workers say with HELLO what batches cost, as they do; else the router starts with its defaults.
-    `check` is called with the core after each event that it handled: for tests."""
+    `of_instance`: what computes with something else than `costs`. `check` is called with the core after each event that it
+    handled: for tests."""
 
     def __init__(
         self,
@@ -113,19 +121,29 @@ class World:
         *,
         measured: bool = True,
         crossing: frozenset[str] = frozenset(),
+        of_instance: Mapping[str, TrueCosts] | None = None,
         check: Callable[[RouterCore], None] | None = None,
     ) -> None:
         self.core = RouterCore(plan)
         self._plan = plan
-        self._costs = costs
+        by_name = of_instance or {}
         self._traffic = traffic
         self._settings = settings
         self._check = check
         self._measured = measured
         self._workers: dict[str, _Worker] = {
-            planned.name: _Worker(planned, planned.name in crossing, settings.slow.get(planned.name, 1.0))
+            planned.name: _Worker(
+                planned,
+                by_name.get(planned.name, costs),
+                planned.name in crossing,
+                settings.slow.get(planned.name, 1.0),
+            )
             for planned in plan.instances
         }
+        self._threads = sum(worker.threads for worker in self._workers.values())
+        self._computing = 0
+        """Threads of the instances that are in a batch."""
+        self._front_cpu = settings.delays.front_cpu if plan.housekeeping.shared else 0.0
         self._arrivals = traffic.arrivals(settings.seed)
         self._noise = Random(f"{settings.seed} noise")
         self._clients = Random(f"{settings.seed} clients")
@@ -152,7 +170,7 @@ class World:
         """Until every request that came has been answered or refused, and every batch is back."""
         for planned in self._plan.instances:
             worker = self._workers[planned.name]
-            costs = self._costs.measured(worker.threads, worker.crosses, planned.max_seqlen) if self._measured else ()
+            costs = worker.costs.measured(worker.threads, worker.crosses, planned.max_seqlen) if self._measured else ()
             self._tell(WorkerHello(planned.name, 1, planned.max_seqlen, costs=costs), 0.0, 0.0)
         self._router_free = 0.0
         self._next_arrival()
@@ -276,11 +294,15 @@ class World:
     def _compute(self, now: Seconds, worker: _Worker, flight: Flight) -> None:
         settings = self._settings
         n = len(flight.items)
-        true = self._costs.seconds(worker.threads, worker.crosses, n, flight.longest) * worker.slow
+        true = worker.costs.seconds(worker.threads, worker.crosses, n, flight.longest) * worker.slow
+        if self._computing and worker.costs.crowds:
+            beside = self._computing / (self._threads - worker.threads)
+            true *= 1.0 + (worker.costs.crowding(flight.longest) - 1.0) * beside
         sigma = settings.noise
         service = true * exp(sigma * self._noise.gauss(0.0, 1.0) - 0.5 * sigma * sigma) if sigma else true
         worker.working = True
-        end = now + settings.delays.worker + service
+        self._computing += worker.threads
+        end = now + settings.delays.worker + service + self._front_cpu * n
         counted = min(end, settings.seconds) - max(now, settings.warm_up)
         if counted > 0.0:
             worker.busy += counted
@@ -301,6 +323,7 @@ class World:
         worker, done = what
         self._at(now + self._settings.delays.back, self._done, done)
         worker.working = False
+        self._computing -= worker.threads
         if worker.waiting:
             self._compute(now, worker, worker.waiting.popleft())
 

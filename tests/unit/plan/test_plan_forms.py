@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.config.load import load_layout, parse_layout
+from orchestrator.config.load import LayoutErrors, load_layout, parse_layout
 from orchestrator.plan.diff import diff
 from orchestrator.plan.model import Plan, PlannedInstance
 from orchestrator.plan.numactl import numactl_script
@@ -243,6 +243,30 @@ def test_check_json_is_one_document(on: Any, capsys: pytest.CaptureFixture[str],
     path.write_text("version: 1\n")
     assert main(["check", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"layout": str(path), "ok": True, "problems": [], "warnings": []}
+
+
+def test_what_an_entry_computes_with_is_in_its_plan_and_in_the_layout_that_pins_it() -> None:
+    text = b"""
+version: 1
+precision: int8
+instances:
+  - {name: short, cores: 1, max_seqlen: 32}
+  - {name: long, replicas: 2, cores: 1, precision: bf16, engine: openvino}
+"""
+    machine = build(cores_per_node=4)
+    layout = parse_layout(text, "x")
+    result = plan(machine, PlanRequest(layout=layout))
+    assert [(one.precision, one.engine) for one in result.instances] == [(None, None), *[("bf16", "openvino")] * 2]
+    again = parse_layout(to_yaml(result, layout).encode(), "x")
+    assert [(one.precision, one.engine) for one in plan(machine, PlanRequest(layout=again)).instances] == [
+        (one.precision, one.engine) for one in result.instances
+    ]
+
+
+def test_an_entry_on_openvino_and_an_allocator_that_it_aborts_with_are_a_problem_of_the_layout() -> None:
+    text = b"version: 1\nallocator: jemalloc\ninstances:\n  - {name: a, cores: 1}\n  - {name: b, cores: 1, engine: openvino}\n"
+    with pytest.raises(LayoutErrors, match="x:2:12: allocator: jemalloc does not go with engine openvino"):
+        parse_layout(text, "x")
 
 
 def test_cpulists_in_a_pinned_layout_are_those_of_the_plan() -> None:

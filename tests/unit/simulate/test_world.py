@@ -12,7 +12,7 @@ from orchestrator.config.schema import Policy
 from orchestrator.plan.model import Plan
 from orchestrator.router.core import RouterCore
 from orchestrator.router.invariants import validate
-from orchestrator.simulate.costs import TrueCosts
+from orchestrator.simulate.costs import Crowd, TrueCosts
 from orchestrator.simulate.mixes import MIXES
 from orchestrator.simulate.traffic import ClosedLoop, OpenLoop, Trace
 from orchestrator.simulate.world import Delays, Settings, World, capacity
@@ -61,6 +61,48 @@ def test_a_bucket_of_its_own_keeps_short_text_from_waiting_behind_long(
     )
     world.run()
     assert world.row("x").classes["short"].p50_ms == pytest.approx(2.0)
+
+
+def test_an_instance_with_costs_of_its_own_takes_as_long_as_these_say(
+    costs: TrueCosts, planned: PlanOf, trace: TraceOf, no_delays: Delays
+) -> None:
+    points = [msgspec.structs.replace(point, seconds=point.seconds / 4) for point in costs.file.points]
+    fast = TrueCosts(msgspec.structs.replace(costs.file, points=points))
+    world = World(
+        planned("by-seqlen-strict", *TWO), costs, trace((0.0, 400), (0.1, 20)),
+        Settings(seconds=1.0, noise=0.0, delays=no_delays), of_instance={"large": fast},
+    )  # fmt: skip
+    world.run()
+    row = world.row("x")
+    assert row.classes["long"].p50_ms == pytest.approx(10.0)
+    assert row.classes["short"].p50_ms == pytest.approx(2.0)
+
+
+def test_who_computes_beside_others_is_the_slower_the_more_cores_they_have(
+    costs: TrueCosts, planned: PlanOf, trace: TraceOf, no_delays: Delays
+) -> None:
+    crowded = TrueCosts(msgspec.structs.replace(costs.file, crowded=[Crowd(20, 1.5), Crowd(40, 2.0)]))
+    three = (*TWO, ("other", 1, 32))
+    world = World(
+        planned("by-seqlen-strict", *three), crowded, trace((0.0, 400), (0.001, 30)),
+        Settings(seconds=1.0, noise=0.0, delays=no_delays),
+    )  # fmt: skip
+    world.run()
+    row = world.row("x")
+    assert row.classes["long"].p50_ms == pytest.approx(40.0)  # nobody else computed when it began
+    assert row.classes["short"].p50_ms == pytest.approx(3.0 * (1 + 0.75 / 2))  # of two others one did
+
+
+def test_a_front_end_on_cores_of_instances_holds_their_batches_up(
+    costs: TrueCosts, planned: PlanOf, trace: TraceOf, no_delays: Delays
+) -> None:
+    settings = Settings(seconds=1.0, noise=0.0, delays=msgspec.structs.replace(no_delays, front_cpu=1e-3))
+    shared = planned("by-seqlen", ("all", 1, 512))
+    apart = msgspec.structs.replace(shared, housekeeping=msgspec.structs.replace(shared.housekeeping, shared=False))
+    for plan, milliseconds in ((shared, 41.0), (apart, 40.0)):
+        world = World(plan, costs, trace((0.0, 400)), settings)
+        world.run()
+        assert world.row("x").latency.p50_ms == pytest.approx(milliseconds)
 
 
 def test_utilisation_is_the_share_of_the_window_that_the_engine_was_busy(
