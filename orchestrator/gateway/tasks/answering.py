@@ -36,12 +36,12 @@ NEVER = -10_000.0
 Doubles = npt.NDArray[np.float64]
 
 
-class _Question(msgspec.Struct, forbid_unknown_fields=True):
+class Question(msgspec.Struct, forbid_unknown_fields=True):
     question: str
     context: str
 
 
-class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
+class Parameters(msgspec.Struct, forbid_unknown_fields=True):
     top_k: int = 1
     doc_stride: int | None = None
     """Tokens that neighbouring windows have in common."""
@@ -53,26 +53,37 @@ class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
     align_to_words: bool = True
 
 
-class _Predict(msgspec.Struct):
-    inputs: _Question | list[_Question]
-    parameters: _Parameters | None = None
+class QuestionAnsweringRequest(msgspec.Struct):
+    inputs: Question | list[Question]
+    parameters: Parameters | None = None
 
 
-_predict = msgspec.json.Decoder(_Predict)
+_predict = msgspec.json.Decoder(QuestionAnsweringRequest)
 
 
 def predict(body: bytes, served: Served) -> Call:
     """POST /predict and POST / of a model that answers questions."""
     request = decode(_predict, body)
-    parameters = request.parameters or _Parameters()
+    single = not isinstance(request.inputs, list)
+    questions = request.inputs if isinstance(request.inputs, list) else [request.inputs]
+    work = answering(questions, "inputs", request.parameters or Parameters(), served)
+
+    def render(answer: Answered, _: Tokens) -> bytes:
+        found = work.found(answer)
+        return dumps(found[0] if single or len(found) == 1 else found)
+
+    return Call(None, None, False, None, render, work.encode, work.characters, work.costly)
+
+
+def answering(questions: list[Question], field: str, parameters: Parameters, served: Served) -> Answering:
+    """Refusal where they cannot be answered so. `field` is what the questions are called in the request."""
     at_least_one(parameters.top_k, "parameters.top_k")
     at_least_one(parameters.max_answer_len, "parameters.max_answer_len")
-    questions = request.inputs if isinstance(request.inputs, list) else [request.inputs]
-    within_batch(len(questions), "inputs", served)
+    within_batch(len(questions), field, served)
     for position, one in enumerate(questions):
-        for field in ("question", "context"):
-            if not getattr(one, field):
-                raise Refusal("unprocessable", f"inputs[{position}].{field}: is empty")
+        for part in ("question", "context"):
+            if not getattr(one, part):
+                raise Refusal("unprocessable", f"{field}[{position}].{part}: is empty")
     limit = served.model.max_seqlen
     length = min(limit, WINDOW) if parameters.max_seq_len is None else parameters.max_seq_len
     if not 1 <= length <= limit:
@@ -80,29 +91,29 @@ def predict(body: bytes, served: Served) -> Call:
     overlap = min(length // 2, OVERLAP) if parameters.doc_stride is None else parameters.doc_stride
     if not 0 <= overlap <= length:
         raise Refusal("unprocessable", f"parameters.doc_stride: {overlap}, expected 0 to {length}, the window's length")
-    work = _Answering(questions, parameters, served, length, overlap, single=not isinstance(request.inputs, list))
-    characters = sum(len(one.question) + len(one.context) for one in questions)
-    return Call(None, None, False, None, work.render, work.encode, characters, characters > ON_LOOP_CHARACTERS)
+    return Answering(questions, field, parameters, served, length, overlap)
 
 
-class _Answering:
+class Answering:
     """One request: its windows, then its answers."""
 
     def __init__(
         self,
-        questions: list[_Question],
-        parameters: _Parameters,
+        questions: list[Question],
+        field: str,
+        parameters: Parameters,
         served: Served,
         length: int,
         overlap: int,
-        *,
-        single: bool,
     ) -> None:
+        self.characters = sum(len(one.question) + len(one.context) for one in questions)
+        self.costly = self.characters > ON_LOOP_CHARACTERS
+        """Whether finding the spans takes longer than others should wait."""
         self._questions = questions
+        self._field = field
         self._parameters = parameters
         self._served = served
         self._length, self._overlap = length, overlap
-        self._single = single
         self._windows: list[list[Encoding]] = []
         """Per question."""
 
@@ -114,19 +125,20 @@ class _Answering:
                     one.question, one.context, length=self._length, overlap=self._overlap, most=most
                 )
             except ValueError as error:
-                raise Refusal("unprocessable", f"inputs[{position}]: {error}") from None
+                raise Refusal("unprocessable", f"{self._field}[{position}]: {error}") from None
             self._windows.append(windows)
         every = [window for windows in self._windows for window in windows]
-        within_batch(len(every), "inputs", self._served, "windows")
+        within_batch(len(every), self._field, self._served, "windows")
         return tokens_of(every)
 
-    def render(self, answer: Answered, _: Tokens) -> bytes:
+    def found(self, answer: Answered) -> list[Any]:
+        """Per question its answer, or a list where there are several or none."""
         logits = iter(numbers.matrices(answer))
         answers: list[Any] = []
         for one, windows in zip(self._questions, self._windows, strict=True):
             found = self._answers(one.context, [(window, next(logits)) for window in windows])
             answers.append(found[0] if len(found) == 1 else found)
-        return dumps(answers[0] if self._single or len(answers) == 1 else answers)
+        return answers
 
     def _answers(self, context: str, windows: list[tuple[Encoding, Floats]]) -> list[dict[str, Any]]:
         parameters = self._parameters

@@ -13,7 +13,7 @@ import msgspec
 
 from orchestrator.client.link import Answered
 from orchestrator.client.texts import TextEncoder, Tokens
-from orchestrator.gateway.apis.call import Call, Served, decode, dumps
+from orchestrator.gateway.apis.call import Call, Render, Served, decode, dumps
 from orchestrator.gateway.apis.options import Direction, Truncation, at_least_one, cut, within_batch
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.tasks import numbers, zero_shot
@@ -25,12 +25,12 @@ NAMES = ("text-classification", "reranking", "zero-shot-classification")
 Text = str | tuple[str, str]
 
 
-class _Pair(msgspec.Struct, forbid_unknown_fields=True):
+class Pair(msgspec.Struct, forbid_unknown_fields=True):
     text: str
     text_pair: str | None = None
 
 
-class _Parameters(Truncation, forbid_unknown_fields=True):
+class Parameters(Truncation, forbid_unknown_fields=True):
     function_to_apply: str | None = None
     top_k: int | msgspec.UnsetType | None = msgspec.UNSET
     """null: all labels. Left out: the best one, not in a list."""
@@ -39,22 +39,22 @@ class _Parameters(Truncation, forbid_unknown_fields=True):
     multi_label: bool = False
 
 
-class _Predict(msgspec.Struct):
-    inputs: str | _Pair | list[str | _Pair | list[str]]
-    parameters: _Parameters | None = None
+class ClassificationRequest(msgspec.Struct):
+    inputs: str | Pair | list[str | Pair | list[str]]
+    parameters: Parameters | None = None
     raw_scores: bool | None = None
     truncate: bool | None = None
     truncation_direction: Direction | None = None
 
 
-_predict = msgspec.json.Decoder(_Predict)
+_predict = msgspec.json.Decoder(ClassificationRequest)
 _FUNCTIONS: dict[str, Activation] = {"softmax": "softmax", "sigmoid": "sigmoid", "none": "none"}
 
 
 def predict(body: bytes, served: Served) -> Call:
     """POST /predict and POST / of a model that classifies texts."""
     request = decode(_predict, body)
-    parameters = request.parameters or _Parameters()
+    parameters = request.parameters or Parameters()
     if parameters.candidate_labels is not None or served.model.task == "zero-shot-classification":
         return zero_shot.call(
             _only_texts(request.inputs),
@@ -75,7 +75,7 @@ def predict(body: bytes, served: Served) -> Call:
     return _pipeline(request, parameters, served)
 
 
-def _pipeline(request: _Predict, parameters: _Parameters, served: Served) -> Call:
+def _pipeline(request: ClassificationRequest, parameters: Parameters, served: Served) -> Call:
     """As transformers.pipeline answers: one label each, or with `top_k` a list of them."""
     top_k = parameters.top_k
     best_only = top_k is msgspec.UNSET
@@ -89,14 +89,14 @@ def _pipeline(request: _Predict, parameters: _Parameters, served: Served) -> Cal
         listed = [ranked(row, labels, 1 if best_only else most) for row in numbers.apply(chosen, numbers.rows(answer))]
         if best_only:
             firsts = [one[0] for one in listed]
-            return dumps(firsts[0] if isinstance(inputs, _Pair) else firsts)
+            return dumps(firsts[0] if isinstance(inputs, Pair) else firsts)
         return dumps(listed if isinstance(inputs, list) else listed[0])
 
     texts = [_text(one) for one in (inputs if isinstance(inputs, list) else [inputs])]
-    return _call(texts, parameters, served, render)
+    return classify(texts, "inputs", parameters, served, render)
 
 
-def _embeddings_inference(request: _Predict, served: Served) -> Call:
+def _embeddings_inference(request: ClassificationRequest, served: Served) -> Call:
     """As text-embeddings-inference answers: all labels, the best first. Two strings in `inputs` are a pair there."""
     chosen: Activation = "none" if request.raw_scores else activation(served)
     labels = labels_of(served)
@@ -113,11 +113,12 @@ def _embeddings_inference(request: _Predict, served: Served) -> Call:
         return dumps(listed[0] if single else listed)
 
     options = Truncation(truncate=request.truncate, truncation_direction=request.truncation_direction or "right")
-    return _call(texts, options, served, render)
+    return classify(texts, "inputs", options, served, render)
 
 
-def _call(texts: list[Text], options: Truncation, served: Served, render: Any) -> Call:
-    within_batch(len(texts), "inputs", served)
+def classify(texts: list[Text], field: str, options: Truncation, served: Served, render: Render) -> Call:
+    """`render` makes the answer of one row of logits per text or pair. `field` is what these are called in the request."""
+    within_batch(len(texts), field, served)
     side = cut(options, served)
     plain = [text for text in texts if isinstance(text, str)]
     if len(plain) == len(texts):
@@ -154,10 +155,10 @@ def function(name: str) -> Activation:
     return found
 
 
-def _text(one: str | _Pair | list[str]) -> Text:
+def _text(one: str | Pair | list[str]) -> Text:
     if isinstance(one, list):
         return _several(one)
-    if isinstance(one, _Pair):
+    if isinstance(one, Pair):
         return one.text if one.text_pair is None else (one.text, one.text_pair)
     return one
 
@@ -174,7 +175,7 @@ def _several(texts: list[Any]) -> Text:
             )
 
 
-def _only_texts(inputs: str | _Pair | list[str | _Pair | list[str]]) -> str | list[str]:
+def _only_texts(inputs: str | Pair | list[str | Pair | list[str]]) -> str | list[str]:
     if isinstance(inputs, str):
         return inputs
     texts = [one for one in inputs if isinstance(one, str)] if isinstance(inputs, list) else []

@@ -28,41 +28,49 @@ MOST_FLOATS = 1 << 24
 """Of all masks of a request: 64 MiB, 550 masks of BERT and 67 of XLM-RoBERTa."""
 
 
-class _Parameters(Truncation, forbid_unknown_fields=True):
+class Parameters(Truncation, forbid_unknown_fields=True):
     top_k: int = TOP_K
     targets: str | list[str] | None = None
 
 
-class _Predict(msgspec.Struct):
+class FillMaskRequest(msgspec.Struct):
     inputs: str | list[str]
-    parameters: _Parameters | None = None
+    parameters: Parameters | None = None
 
 
-_predict = msgspec.json.Decoder(_Predict)
+_predict = msgspec.json.Decoder(FillMaskRequest)
 
 
 def predict(body: bytes, served: Served) -> Call:
     """POST /predict and POST / of a model that fills masks."""
     request = decode(_predict, body)
-    parameters = request.parameters or _Parameters()
-    at_least_one(parameters.top_k, "parameters.top_k")
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
-    within_batch(len(texts), "inputs", served)
+    work = filling(texts, "inputs", request.parameters or Parameters(), served)
+
+    def render(answer: Answered, _: Tokens) -> bytes:
+        found = work.found(answer)
+        return dumps(found[0] if len(found) == 1 else found)
+
+    return Call(None, None, False, None, render, work.encode, sum(map(len, texts)))
+
+
+def filling(texts: list[str], field: str, parameters: Parameters, served: Served) -> Filling:
+    """Refusal where they cannot be filled so. `field` is what the texts are called in the request."""
+    at_least_one(parameters.top_k, "parameters.top_k")
+    within_batch(len(texts), field, served)
     if cut(parameters, served) == "left":
         raise Refusal("unprocessable", "parameters.truncation_direction: this task cuts a text on its right only")
-    work = _Filling(texts, parameters, served)
-    return Call(None, None, False, None, work.render, work.encode, sum(map(len, texts)))
+    return Filling(texts, field, parameters, served)
 
 
-class _Filling:
+class Filling:
     """One request: its texts with a mark on each mask, then the words that fit."""
 
-    def __init__(self, texts: list[str], parameters: _Parameters, served: Served) -> None:
-        head = served.model.head
-        if head is None or head.mask_id is None or head.asked_id is None:
-            raise Refusal("internal", "the artefact does not say which token is the mask")
-        self._mask, self._asked, self._pad = head.mask_id, head.asked_id, head.pad_id
+    def __init__(self, texts: list[str], field: str, parameters: Parameters, served: Served) -> None:
+        self._mask, self._asked = mask_of(served)
+        self._pad = None if served.model.head is None else served.model.head.pad_id
         self._texts = texts
+        self._field = field
         self._parameters = parameters
         self._served = served
         self._masked: list[tuple[list[int], list[int]]] = []
@@ -79,29 +87,25 @@ class _Filling:
             places = [place for place, one in enumerate(ids) if one == self._mask]
             if not places:
                 raise Refusal(
-                    "unprocessable", f"inputs[{position}]: has no mask, write {tokenizer.id_to_token(self._mask)}"
+                    "unprocessable",
+                    f"{self._field}[{position}]: has no mask, write {tokenizer.id_to_token(self._mask)}",
                 )
             self._masked.append((ids, places))
             marked += [[*ids[:place], self._asked, *ids[place + 1 :]] for place in places]
-        within_batch(len(marked), "inputs", self._served, "masks")
-        most = max(1, MOST_FLOATS // max(1, self._served.model.dimensions))
-        if len(marked) > most:
-            raise Refusal(
-                "batch_too_large",
-                f"inputs: {len(marked)} masks, with this vocabulary the limit is {most}; send several requests",
-            )
+        within_masks(len(marked), self._field, self._served)
         if self._parameters.targets is not None:
             self._targets = target_ids(self._parameters.targets, tokenizer)
         return pack(marked)
 
-    def render(self, answer: Answered, _: Tokens) -> bytes:
+    def found(self, answer: Answered) -> list[Any]:
+        """Per text the words for its mask, or a list of them for each of its masks."""
         probabilities = iter(numbers.softmax(numbers.rows(answer)))
         answers: list[Any] = []
         for ids, places in self._masked:
             single = len(places) == 1
             filled = [self._fill(ids, place, next(probabilities), single=single) for place in places]
             answers.append(filled[0] if single else filled)
-        return dumps(answers[0] if len(answers) == 1 else answers)
+        return answers
 
     def _fill(self, ids: list[int], place: int, probabilities: Floats, *, single: bool) -> list[dict[str, Any]]:
         """The best tokens for one mask. Other masks stay visible in `sequence`."""
@@ -120,6 +124,25 @@ class _Filling:
                 }
             )
         return found
+
+
+def mask_of(served: Served) -> tuple[int, int]:
+    """The id of the mask, and the id that is put in its place where its row is wanted."""
+    head = served.model.head
+    if head is None or head.mask_id is None or head.asked_id is None:
+        raise Refusal("internal", "the artefact does not say which token is the mask")
+    return head.mask_id, head.asked_id
+
+
+def within_masks(count: int, field: str, served: Served) -> None:
+    """Refusal where there are more masks than one request may have."""
+    within_batch(count, field, served, "masks")
+    most = max(1, MOST_FLOATS // max(1, served.model.dimensions))
+    if count > most:
+        raise Refusal(
+            "batch_too_large",
+            f"{field}: {count} masks, with this vocabulary the limit is {most}; send several requests",
+        )
 
 
 def best_of(scores: Floats, most: int) -> list[int]:

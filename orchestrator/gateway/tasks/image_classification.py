@@ -14,7 +14,7 @@ import msgspec
 from orchestrator.client.link import Answered
 from orchestrator.client.texts import Tokens
 from orchestrator.gateway import images
-from orchestrator.gateway.apis.call import Call, Served, decode, dumps
+from orchestrator.gateway.apis.call import Call, Render, Served, decode, dumps
 from orchestrator.gateway.apis.options import at_least_one, within_batch
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.tasks import numbers
@@ -27,17 +27,17 @@ MOST_BYTES = 64 << 20
 """Of the pixels of a request, once they are what the model reads: 111 images of 224 × 224."""
 
 
-class _Parameters(msgspec.Struct, forbid_unknown_fields=True):
+class Parameters(msgspec.Struct, forbid_unknown_fields=True):
     top_k: int = TOP_K
     function_to_apply: str | None = None
 
 
-class _Predict(msgspec.Struct):
+class ImageClassificationRequest(msgspec.Struct):
     inputs: str | list[str]
-    parameters: _Parameters | None = None
+    parameters: Parameters | None = None
 
 
-_predict = msgspec.json.Decoder(_Predict)
+_predict = msgspec.json.Decoder(ImageClassificationRequest)
 
 
 def predict(body: bytes, served: Served) -> Call:
@@ -48,9 +48,9 @@ def predict(body: bytes, served: Served) -> Call:
     within_batch(len(inputs), "inputs", served)
     fields = ["inputs"] if single else [f"inputs[{position}]" for position in range(len(inputs))]
     return _call(
-        [(field, _bytes(text, field)) for field, text in zip(fields, inputs, strict=True)],
+        [(field, of_base64(text, field)) for field, text in zip(fields, inputs, strict=True)],
         single,
-        request.parameters or _Parameters(),
+        request.parameters or Parameters(),
         served,
     )
 
@@ -59,19 +59,11 @@ def raw(body: bytes, served: Served) -> Call:
     """The same routes with an image as their body."""
     if not body:
         raise Refusal("malformed", "body is empty, expected an image")
-    return _call([("body", body)], True, _Parameters(), served)
+    return _call([("body", body)], True, Parameters(), served)
 
 
-def _call(found: list[tuple[str, bytes]], single: bool, parameters: _Parameters, served: Served) -> Call:
-    wanted = served.model.image
-    if wanted is None:
-        raise Refusal("internal", "the artefact does not say how images are prepared")
+def _call(found: list[tuple[str, bytes]], single: bool, parameters: Parameters, served: Served) -> Call:
     at_least_one(parameters.top_k, "parameters.top_k")
-    most = max(1, MOST_BYTES // (12 * wanted.height * wanted.width))
-    if len(found) > most:
-        raise Refusal(
-            "batch_too_large", f"inputs: {len(found)} images, of this size the limit is {most}; send several requests"
-        )
     chosen = activation(served) if parameters.function_to_apply is None else function(parameters.function_to_apply)
     labels = labels_of(served)
 
@@ -81,10 +73,23 @@ def _call(found: list[tuple[str, bytes]], single: bool, parameters: _Parameters,
         ]
         return dumps(listed[0] if single else listed)
 
-    return Call(None, None, single, None, render, decode=lambda: images.tokens_of(found, wanted))
+    return reading(found, "inputs", served, render)
 
 
-def _bytes(text: str, field: str) -> bytes:
+def reading(found: list[tuple[str, bytes]], field: str, served: Served, render: Render) -> Call:
+    """`render` makes the answer of one row of logits per image. `found`: files of images, each with the name of its field."""
+    wanted = served.model.image
+    if wanted is None:
+        raise Refusal("internal", "the artefact does not say how images are prepared")
+    most = max(1, MOST_BYTES // (12 * wanted.height * wanted.width))
+    if len(found) > most:
+        raise Refusal(
+            "batch_too_large", f"{field}: {len(found)} images, of this size the limit is {most}; send several requests"
+        )
+    return Call(None, None, False, None, render, decode=lambda: images.tokens_of(found, wanted))
+
+
+def of_base64(text: str, field: str) -> bytes:
     """Of base64, plain or in a data: URL. Refusal (400) for anything else: addresses are not fetched."""
     if text.startswith(("http://", "https://")):
         raise Refusal("unprocessable", f"{field}: images are not fetched from addresses; send their bytes as base64")

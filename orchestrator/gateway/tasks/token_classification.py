@@ -26,48 +26,58 @@ Strategy = Literal["none", "simple", "first", "average", "max"]
 Entity = dict[str, Any]
 
 
-class _Parameters(Truncation, forbid_unknown_fields=True):
+class Parameters(Truncation, forbid_unknown_fields=True):
     aggregation_strategy: Strategy = "none"
     ignore_labels: tuple[str, ...] = ("O",)
     stride: int | None = None
     """A long text in windows with so many tokens in common; only where entities are aggregated."""
 
 
-class _Predict(msgspec.Struct):
+class TokenClassificationRequest(msgspec.Struct):
     inputs: str | list[str]
-    parameters: _Parameters | None = None
+    parameters: Parameters | None = None
 
 
-_predict = msgspec.json.Decoder(_Predict)
+_predict = msgspec.json.Decoder(TokenClassificationRequest)
 
 
 def predict(body: bytes, served: Served) -> Call:
     """POST /predict and POST / of a model that labels tokens."""
     request = decode(_predict, body)
-    parameters = request.parameters or _Parameters()
+    single = isinstance(request.inputs, str)
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
-    within_batch(len(texts), "inputs", served)
+    work = labelling(texts, "inputs", request.parameters or Parameters(), served)
+
+    def render(answer: Answered, _: Tokens) -> bytes:
+        found = work.found(answer)
+        return dumps(found[0] if single else found)
+
+    return Call(None, None, False, None, render, work.encode, sum(map(len, texts)))
+
+
+def labelling(texts: list[str], field: str, parameters: Parameters, served: Served) -> Labelling:
+    """Refusal where they cannot be labelled so. `field` is what the texts are called in the request."""
+    within_batch(len(texts), field, served)
     if parameters.stride is not None and parameters.aggregation_strategy == "none":
         raise Refusal(
             "unprocessable", "parameters.stride: needs an aggregation_strategy other than none to join the windows"
         )
     if cut(parameters, served) == "left":
         raise Refusal("unprocessable", "parameters.truncation_direction: this task cuts a text on its right only")
-    work = _Labelling(texts, parameters, served, single=isinstance(request.inputs, str))
-    return Call(None, None, False, None, work.render, work.encode, sum(map(len, texts)))
+    return Labelling(texts, field, parameters, served)
 
 
-class _Labelling:
+class Labelling:
     """One request: its tokens, then its entities."""
 
-    def __init__(self, texts: list[str], parameters: _Parameters, served: Served, *, single: bool) -> None:
+    def __init__(self, texts: list[str], field: str, parameters: Parameters, served: Served) -> None:
         head = served.model.head
         self._labels = [] if head is None else head.labels
         self._unk = None if head is None else head.unk_id
         self._texts = texts
+        self._field = field
         self._parameters = parameters
         self._served = served
-        self._single = single
         self._windows: list[list[Encoding]] = []
         """Per text; one each but for long ones with `stride`."""
         self._tokenizer: Tokenizer
@@ -88,10 +98,11 @@ class _Labelling:
             except ValueError as error:
                 raise Refusal("unprocessable", f"parameters.stride: {error}") from None
         every = [window for windows in self._windows for window in windows]
-        within_batch(len(every), "inputs", self._served, "windows")
+        within_batch(len(every), self._field, self._served, "windows")
         return tokens_of(every)
 
-    def render(self, answer: Answered, _: Tokens) -> bytes:
+    def found(self, answer: Answered) -> list[list[Entity]]:
+        """Per text its entities."""
         probabilities = [numbers.softmax(matrix) for matrix in numbers.matrices(answer)]
         answers: list[list[Entity]] = []
         at = 0
@@ -101,7 +112,7 @@ class _Labelling:
                 entities += self._entities(text, window, probabilities[at])
                 at += 1
             answers.append(_without_overlaps(entities) if len(windows) > 1 else entities)
-        return dumps(answers[0] if self._single else answers)
+        return answers
 
     def _entities(self, text: str, window: Encoding, probabilities: Floats) -> list[Entity]:
         strategy = self._parameters.aggregation_strategy

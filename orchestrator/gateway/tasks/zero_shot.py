@@ -27,6 +27,29 @@ def call(
     served: Served,
 ) -> Call:
     """One sequence per text and label. Where `side` is set the text is cut and never the hypothesis."""
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    work = judging(texts, "inputs", candidates, template, multi_label, side, served)
+
+    def render(answer: Answered, _: Tokens) -> bytes:
+        answers = [
+            {"sequence": text, "labels": best, "scores": fits.tolist()}
+            for text, (best, fits) in zip(texts, work.found(answer), strict=True)
+        ]
+        return dumps(answers[0] if isinstance(inputs, str) else answers)
+
+    return Call(None, None, False, side, render, work.encode, work.characters)
+
+
+def judging(
+    texts: list[str],
+    field: str,
+    candidates: str | list[str] | None,
+    template: str,
+    multi_label: bool,
+    side: Side | None,
+    served: Served,
+) -> Judging:
+    """Refusal where the model cannot judge them so. `field` is what the texts are called in the request."""
     head = served.model.head
     if head is None or head.entailment is None:
         raise Refusal(
@@ -35,26 +58,35 @@ def call(
         )
     labels = _labels(candidates)
     hypotheses = [_hypothesis(template, label) for label in labels]
-    texts = [inputs] if isinstance(inputs, str) else inputs
-    within_batch(len(texts) * len(labels), "inputs", served, f"pairs of {len(texts)} texts and {len(labels)} labels")
+    within_batch(len(texts) * len(labels), field, served, f"pairs of {len(texts)} texts and {len(labels)} labels")
     pairs = [(text, hypothesis) for text in texts for hypothesis in hypotheses]
-    entailment = head.entailment
+    return Judging(pairs, labels, head.entailment, multi_label, side)
 
-    def encode(encoder: TextEncoder) -> Tokens:
-        return encoder.encode_pairs(pairs, cut=side, strategy="only_first")
 
-    def render(answer: Answered, _: Tokens) -> bytes:
-        logits = numbers.rows(answer).reshape(len(texts), len(labels), -1)
-        answers = []
-        for text, rows in zip(texts, logits, strict=True):
-            fits = scores(rows, entailment, multi_label)
-            order = fits.argsort()[::-1].tolist()
-            answers.append(
-                {"sequence": text, "labels": [labels[i] for i in order], "scores": [float(fits[i]) for i in order]}
-            )
-        return dumps(answers[0] if isinstance(inputs, str) else answers)
+class Judging:
+    """One request: each text with each hypothesis, then the labels that fit it."""
 
-    return Call(None, None, False, side, render, encode, sum(len(one) + len(other) for one, other in pairs))
+    def __init__(
+        self, pairs: list[tuple[str, str]], labels: list[str], entailment: int, multi_label: bool, side: Side | None
+    ) -> None:
+        self.characters = sum(len(one) + len(other) for one, other in pairs)
+        self._pairs = pairs
+        self._labels = labels
+        self._entailment = entailment
+        self._multi_label = multi_label
+        self._side: Side | None = side
+
+    def encode(self, encoder: TextEncoder) -> Tokens:
+        return encoder.encode_pairs(self._pairs, cut=self._side, strategy="only_first")
+
+    def found(self, answer: Answered) -> list[tuple[list[str], Floats]]:
+        """Per text the labels and how well each fits, the best first."""
+        found = []
+        for rows in numbers.rows(answer).reshape(-1, len(self._labels), answer.width):
+            fits = scores(rows, self._entailment, self._multi_label)
+            order = fits.argsort()[::-1]
+            found.append(([self._labels[i] for i in order.tolist()], fits[order]))
+        return found
 
 
 def scores(logits: Floats, entailment: int, multi_label: bool) -> Floats:
