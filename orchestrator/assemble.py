@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,6 @@ from workers.spec import Artefact
 if TYPE_CHECKING:
     from orchestrator.models import Prepared
     from orchestrator.models.optimize import Tuned
-    from orchestrator.models.variants import Variant
 
 
 class AppError(Exception):
@@ -199,10 +198,10 @@ def assembled(
 
 def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
     """Each instance gets the form of the model that is best for its bucket. ModelError if none can be used."""
-    root = str(tuned.root)
+    from orchestrator.models.loadable import Loadable, loadable
+
     instances, artefacts, warnings = [], {}, [*before.plan.warnings, *tuned.notes]
-    chosen: dict[str, Variant] = {}
-    ready_made: dict[str, dict[int, Path]] = {}
+    chosen: dict[str, Loadable] = {}
     nodes = sorted({one.membind[0] if one.membind else 0 for one in before.plan.instances})
     for instance in before.plan.instances:
         low, high = (instance.bucket.min, instance.bucket.max) if instance.bucket else (1, instance.max_seqlen)
@@ -214,15 +213,12 @@ def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
             engine=instance.engine,
         )
         variant = choice.variant
-        chosen[variant.name] = variant
         warnings += [warning for warning in choice.warnings if warning not in warnings]
-        artefacts[instance.name] = variant.artefact(before.prepared.artefact, root)
-        if variant.engine == "onnxruntime":
-            node = instance.membind[0] if instance.membind else 0
-            if variant.name not in ready_made:
-                ready_made[variant.name] = _shared(tuned, variant, nodes, warnings)
-            if (path := ready_made[variant.name].get(node)) is not None:
-                artefacts[instance.name] = msgspec.structs.replace(artefacts[instance.name], path=str(path))
+        if variant.name not in chosen:
+            chosen[variant.name] = loadable(tuned, variant, nodes)
+            if (warning := chosen[variant.name].warning) is not None:
+                warnings.append(warning)
+        artefacts[instance.name] = chosen[variant.name].artefacts[instance.membind[0] if instance.membind else 0]
         instances.append(
             msgspec.structs.replace(
                 instance,
@@ -232,7 +228,7 @@ def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
             )
         )
     brought = preloaded_allocators(os.environ)
-    if brought and any(variant.engine == "openvino" for variant in chosen.values()):
+    if brought and any(one.engine == "openvino" for one in artefacts.values()):
         warnings.append(
             f"LD_PRELOAD brings {' and '.join(brought)}, with which openvino aborts: its workers start without; "
             "`allocator` in the layout says it per instance"
@@ -244,8 +240,8 @@ def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
         )
     status = msgspec.structs.replace(
         before.prepared.status,
-        precision="+".join(dict.fromkeys(variant.precision for variant in chosen.values())),
-        engine="+".join(dict.fromkeys(variant.engine for variant in chosen.values())),
+        precision="+".join(dict.fromkeys(one.precision for one in artefacts.values())),
+        engine="+".join(dict.fromkeys(one.engine for one in artefacts.values())),
     )
     return Prelude(
         machine=before.machine,
@@ -254,18 +250,6 @@ def with_variants(before: Prelude, tuned: Tuned) -> Prelude:
         artefacts=artefacts,
         libraries=before.libraries,
     )
-
-
-def _shared(tuned: Tuned, variant: Variant, nodes: Sequence[int], warnings: list[str]) -> dict[int, Path]:
-    """By memory node: the graph whose weights its workers share. Empty, with a warning, where it cannot be made."""
-    from orchestrator.models import ModelError
-    from orchestrator.models.share import shared
-
-    try:
-        return shared(tuned.root, variant.graph.partition("/")[0], tuned.study.tools["onnxruntime"], nodes)
-    except ModelError as error:
-        warnings.append(str(error))
-        return {}
 
 
 def _claimed_plan(machine: Machine, request: PlanRequest, claims: Claims, shared: bool) -> Plan:

@@ -47,18 +47,13 @@ def _serve(spec: WorkerSpec, channel: Channel, started: float) -> int:
     # Only now: the first touch of every page of numpy and of the engine shall happen on the bound node.
     from workers.costs import costs_of
     from workers.engines.base import EngineError, LoadError
+    from workers.engines.chosen import load
     from workers.loop import Worker
     from workers.warmup import warm_up
 
     try:
         if spec.artefact is not None and not Path(spec.artefact.path).is_file():
             raise LoadError(f"{spec.artefact.path}: no model there any more; the next `orchestrator up` makes it anew")
-        if spec.artefact is None:
-            from workers.fake import load
-        elif spec.artefact.engine == "onnxruntime":
-            from workers.engines.onnxruntime import load  # type: ignore[assignment]
-        else:
-            from workers.engines.openvino import load  # type: ignore[assignment]
         before = threads()
         engine = load(spec)
         warm_up(engine, spec)

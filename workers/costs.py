@@ -174,7 +174,7 @@ def measure(
     for n, length in shapes(spec.max_seqlen) if images is None else [(n, artefact.positions) for n in BATCHES]:
         if points and clock() + RUNS * dearest * n * length > end:
             continue
-        run = _example(engine, artefact, n, length)
+        run = example(engine, artefact, n, length)
         run()  # the first run of a shape plans memory
         times = []
         for _ in range(RUNS):
@@ -189,7 +189,7 @@ def measure(
     return points, median(spreads)
 
 
-def _example(engine: Engine, artefact: Artefact, n: int, length: int) -> Callable[[], object]:
+def example(engine: Engine, artefact: Artefact, n: int, length: int) -> Callable[[], object]:
     """Runs one batch of `n` sequences of `length` tokens, or of `n` images."""
     if artefact.pixels is not None:
         images = np.zeros((n, *artefact.pixels), np.float32)

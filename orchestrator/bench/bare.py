@@ -37,12 +37,9 @@ def main() -> int:
     import numpy as np
     from tokenizers import Tokenizer
 
-    artefact = spec.worker.artefact
-    if artefact is not None and artefact.engine == "openvino":
-        from workers.engines.openvino import load
-    else:
-        from workers.engines.onnxruntime import load  # type: ignore[assignment]
+    from workers.engines.chosen import load
 
+    artefact = spec.worker.artefact
     engine = load(spec.worker)
     tokenizer = Tokenizer.from_file(spec.tokenizer)
     tokenizer.no_truncation()

@@ -43,6 +43,7 @@ from orchestrator.models.variants import (
     Timing,
     Variant,
 )
+from workers.engines import chosen
 from workers.engines.base import Engine as Runner
 from workers.engines.base import EngineError, LoadError
 from workers.spec import Artefact, WorkerSpec
@@ -242,13 +243,7 @@ def load(artefact: Artefact) -> Runner:
         name="study", incarnation=1, cpus=[0], membind=[], nodes_on_machine=1, threads=1, endpoint="",
         max_seqlen=artefact.positions, warmup=[], artefact=artefact,
     )  # fmt: skip
-    if artefact.engine == "openvino":
-        from workers.engines import openvino
-
-        return openvino.load(spec)
-    from workers.engines import onnxruntime
-
-    return onnxruntime.load(spec)
+    return chosen.load(spec)
 
 
 def token_ids(folder: Path, manifest: Manifest, texts: Sequence[str]) -> list[np.ndarray]:
