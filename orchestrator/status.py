@@ -300,6 +300,22 @@ class MachineStatus(msgspec.Struct, frozen=True):
     cpus: list[CpuStatus]
 
 
+class Event(msgspec.Struct, frozen=True):
+    """Something that changed, and when."""
+
+    uptime_seconds: float
+    """Of the supervisor; it was at `time_unix - uptime_seconds` of the document plus this."""
+    part: str
+    """short-0, router, gateway-0; `orchestrator` where somebody asked for something."""
+    kind: Literal["worker", "router", "gateway", "operator"]
+    incarnation: int
+    before: str
+    """The state that it left; empty where it was none."""
+    after: str
+    """The state that it is in since, or `asked`."""
+    why: str
+
+
 class Status(msgspec.Struct):
     version: str
     state: str
@@ -321,3 +337,8 @@ class Status(msgspec.Struct):
     warnings: list[str]
     changing: str = ""
     """What is just being done with instances on request, and by whom; empty: nothing."""
+    events: list[Event] = []
+    """The last `EVENTS_SHOWN`, oldest first; `GET /api/history` has more."""
+
+
+EVENTS_SHOWN = 16

@@ -108,7 +108,14 @@ class Held(msgspec.Struct, frozen=True, tag="held"):
     name: str
 
 
-FromChild = Ready | Beat | Fatal | Stats | Drained | Held
+class Recall(msgspec.Struct, frozen=True, tag="recall"):
+    """Gateway → supervisor: how was it? Answered by Recalled."""
+
+    step_seconds: Literal[2, 60]
+    """The last ten minutes every 2 s, or the last six hours every minute."""
+
+
+FromChild = Ready | Beat | Fatal | Stats | Drained | Held | Recall
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
@@ -157,6 +164,13 @@ class State(msgspec.Struct, frozen=True, tag="state"):
     status: msgspec.Raw
 
 
+class Recalled(msgspec.Struct, frozen=True, tag="recalled"):
+    """Supervisor → gateway, when it asks: a History document."""
+
+    step_seconds: Literal[2, 60]
+    history: msgspec.Raw
+
+
 class Configure(msgspec.Struct, frozen=True, tag="configure"):
     """Supervisor → router: a changed plan (JSON of Plan)."""
 
@@ -165,4 +179,4 @@ class Configure(msgspec.Struct, frozen=True, tag="configure"):
     """What the router tells clients of the model from now on; None leaves it as it is."""
 
 
-ToChild = Start | Drain | Stop | Lost | State | Configure | Hold | Release
+ToChild = Start | Drain | Stop | Lost | State | Recalled | Configure | Hold | Release

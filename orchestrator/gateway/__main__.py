@@ -47,6 +47,8 @@ from workers.spec import (
     Hold,
     Lost,
     Ready,
+    Recall,
+    Recalled,
     Release,
     Start,
     State,
@@ -80,7 +82,7 @@ class Process:
         self._spec = spec
         self._channel = channel
         self._started = started
-        self._live = Live()
+        self._live = Live(lambda step: self._send(Recall(step)))
         # By the pid too: what an earlier gateway of this name asked is not ours.
         client = f"{spec.name}.{os.getpid()}"
         self._uplink = Uplink(spec.router, client)
@@ -141,6 +143,8 @@ class Process:
             match message:
                 case State():
                     self._live.publish(bytes(message.status))
+                case Recalled():
+                    self._live.past.heard(message.step_seconds, bytes(message.history))
                 case Drain():
                     self._begin_drain(message.handover)
                 case Stop():
@@ -215,7 +219,7 @@ class Process:
             )
             self._send(Stats(msgspec.Raw(msgspec.json.encode(status))))
 
-    def _send(self, message: Beat | Stats | Drained) -> None:
+    def _send(self, message: Beat | Stats | Drained | Recall) -> None:
         try:
             self._channel.send(message)
         except SupervisorGone:

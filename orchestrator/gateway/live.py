@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 from aiohttp import web
 
 from orchestrator.gateway.errors import Refusal
+from orchestrator.gateway.recollection import Recollection
+from orchestrator.history import Step
 from orchestrator.status import Status
 
 MOST_STREAMS = 64
@@ -36,9 +39,10 @@ _status = msgspec.json.Decoder(Status)
 
 
 class Live:
-    """Single-threaded; belongs to the event loop."""
+    """Single-threaded; belongs to the event loop. `ask` asks the supervisor how it was."""
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Callable[[Step], None] = lambda step: None) -> None:  # noqa: ARG005
+        self.past = Recollection(ask)
         self.document: bytes | None = None
         """The newest Status as JSON on one line, None until the supervisor has sent one."""
         self.state = "starting"

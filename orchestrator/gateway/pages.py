@@ -13,6 +13,7 @@ from orchestrator.gateway.apis import health, openai, tei
 from orchestrator.gateway.apis.call import Served
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.live import Live
+from orchestrator.gateway.recollection import STEPS, step_of
 from orchestrator.gateway.reply import Reply
 from orchestrator.gateway.uplink import Uplink
 
@@ -69,6 +70,10 @@ class Pages:
 
     async def state(self, _: web.BaseRequest) -> Reply:
         return Reply(200, self._live.json(), headers=b"Cache-Control: no-store\r\n")
+
+    async def history(self, request: web.BaseRequest) -> Reply:
+        step = step_of(request.query.get("step", str(STEPS[0])))
+        return Reply(200, await self._live.past.document(step), headers=b"Cache-Control: no-store\r\n")
 
     async def front_page(self, _: web.BaseRequest) -> Reply:
         return Reply(302, b"", "text/plain", b"Location: dashboard\r\n")

@@ -46,6 +46,7 @@ class Routes:
             "/v2/health/ready": {"GET": _page("/v2/health/ready", pages.v2_ready)},
             "/metrics": {"GET": _page("/metrics", pages.metrics_page)},
             "/api/state": {"GET": _page("/api/state", pages.state)},
+            "/api/history": {"GET": _page("/api/history", pages.history)},
             "/api/stream": {"GET": _page("/api/stream", stream, streams=True)},
             "/dashboard": {"GET": _page("/dashboard", pages.dashboard)},
             "/dashboard/": {"GET": _page("/dashboard/{file}", pages.dashboard_file)},

@@ -307,7 +307,7 @@ class RouterLoop:
                     self._handle(Drain(), now)
                 case messages.Stop():
                     self._stopped = True
-                case messages.Start() | messages.State():
+                case messages.Start() | messages.State() | messages.Recalled():
                     log(f"ignored a {type(message).__name__} from the supervisor")
                 case _:
                     assert_never(message)

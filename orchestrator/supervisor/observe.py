@@ -11,10 +11,12 @@ from typing import TypeVar
 import msgspec
 import psutil
 
+from orchestrator import __version__
+from orchestrator.history import History, Past, Step
 from orchestrator.plan.model import Plan
-from orchestrator.status import GatewayStatus, ModelStatus, RouterReport, RouterStatus, Status
+from orchestrator.status import EVENTS_SHOWN, Event, GatewayStatus, ModelStatus, RouterReport, RouterStatus, Status
 from orchestrator.supervisor import report
-from orchestrator.supervisor.core import Child
+from orchestrator.supervisor.core import Changed, Child
 from orchestrator.supervisor.deployment import LeftOut
 from orchestrator.supervisor.oom import Witness
 from orchestrator.supervisor.states import State
@@ -55,6 +57,7 @@ class Observer:
         self._totals = report.Totals()
         self._router = RouterStatus(State.INITIAL.value)
         self._gateways: dict[str, GatewayStatus] = {}
+        self._past = Past()
         self.router_alive_at = 0.0
         """When the router last said anything, monotonic."""
 
@@ -135,6 +138,34 @@ class Observer:
         elif child.kind == "gateway":
             self._gateways[child.name] = msgspec.json.decode(message.body, type=GatewayStatus)
 
+    def changed(self, child: Child, change: Changed) -> None:
+        """A child is in another state."""
+        self._past.happened(
+            Event(
+                self._uptime,
+                child.name,
+                child.kind,
+                child.incarnation,
+                str(change.before),
+                str(change.after),
+                change.why,
+            )
+        )
+
+    def remember(self, status: Status) -> None:
+        """A document that was published."""
+        self._past.record(status)
+
+    def history(self, step: Step, seconds: float) -> History:
+        """How it was in the last `seconds`, as far back as is known."""
+        return self._past.document(
+            step, seconds, version=__version__, pid=os.getpid(), time_unix=time.time(), uptime_seconds=self._uptime
+        )
+
+    @property
+    def _uptime(self) -> float:
+        return time.monotonic() - self._started
+
     def measure(self) -> None:
         """Reads resident memory and CPU time of every process, and the count of those that memory was too short for."""
         for name, seen in self._seen.items():
@@ -209,7 +240,7 @@ class Observer:
         return report.status(
             state=state,
             now_unix=time.time(),
-            uptime=time.monotonic() - self._started,
+            uptime=self._uptime,
             window=RATE_WINDOW_SECONDS,
             pid=os.getpid(),
             endpoint=self._endpoint,
@@ -239,6 +270,7 @@ class Observer:
             machine=self._machine,
             warnings=[*self._warnings, *self._plan.warnings, *self._troubles(), *troubles],
             changing=changing,
+            events=self._past.latest_events(EVENTS_SHOWN),
         )
 
     def _with_process(self, child: Child, said: _Part) -> _Part:

@@ -10,6 +10,7 @@ from orchestrator import __version__
 from orchestrator.plan.model import Plan, PlannedInstance
 from orchestrator.status import (
     CpuStatus,
+    Event,
     GatewayStatus,
     InstanceNumbers,
     InstanceReport,
@@ -169,6 +170,7 @@ def status(
     machine: MachineStatus,
     warnings: Sequence[str],
     changing: str = "",
+    events: Sequence[Event] = (),
 ) -> Status:
     return Status(
         version=__version__,
@@ -188,4 +190,5 @@ def status(
         machine=machine,
         warnings=list(warnings),
         changing=changing,
+        events=list(events),
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from orchestrator.history import LONGEST_SECONDS, Step
 from orchestrator.status import Status
 from orchestrator.supervisor.control import Answer, Caller, Request
 from orchestrator.supervisor.core import Child, Kind
@@ -30,6 +31,14 @@ class Asked(msgspec.Struct, frozen=True):
     all: bool = False
     timeout: float | None = None
     """Seconds for each part; None: as long as the supervisor's own deadlines take."""
+
+
+class AskedPast(msgspec.Struct, frozen=True):
+    """Arguments of `history`."""
+
+    step: Step = 2
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_SECONDS)] = LONGEST_SECONDS
+    """How far back."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -59,6 +68,7 @@ class Requests:
         self._ask_to_end = ask_to_end
         self.handlers: dict[str, Handler] = {
             "status": self._say_status,
+            "history": self._say_history,
             "down": self._down,
             "restart": self._restart,
             "drain": self._drain,
@@ -83,6 +93,10 @@ class Requests:
     async def _say_status(self, request: Request, caller: Caller) -> Answer:  # noqa: ARG002 - the shape of a handler
         self._operations.runner.observer.measure()
         return _body(self._status())
+
+    async def _say_history(self, request: Request, caller: Caller) -> Answer:  # noqa: ARG002 - the shape of a handler
+        asked = msgspec.convert(request.arguments, AskedPast)
+        return _body(self._operations.runner.observer.history(asked.step, asked.seconds))
 
     async def _down(self, request: Request, caller: Caller) -> Answer:  # noqa: ARG002 - the shape of a handler
         self._ask_to_end(bool(request.arguments.get("now")))

@@ -19,6 +19,7 @@ from itertools import count
 
 import msgspec
 
+from orchestrator.history import LONGEST_SECONDS
 from orchestrator.logs.journal import Journal, Speaker
 from orchestrator.status import Status, Verified
 from orchestrator.supervisor.core import (
@@ -50,6 +51,8 @@ from workers.spec import (
     Hold,
     Lost,
     Ready,
+    Recall,
+    Recalled,
     Release,
     Start,
     Stats,
@@ -208,6 +211,7 @@ class Runner:
                     if child.kind == "worker":
                         self._to_router(child, Lost(self._plans[child.name].called, incarnation, from_outside))
                 case Changed():
+                    self.observer.changed(child, action)
                     self._log_change(child, action)
         if actions:
             self.changed.beat()
@@ -285,6 +289,9 @@ class Runner:
                         self.perform(worker, worker.said_drained(now))
             case Stats():
                 self._stats(child, message, now)
+            case Recall(step):
+                past = self.observer.history(step, LONGEST_SECONDS)
+                self.send(child.name, Recalled(step, msgspec.Raw(msgspec.json.encode(past))))
 
     def _stats(self, child: Child, message: Stats, now: float) -> None:
         try:
@@ -355,7 +362,8 @@ class Runner:
         return list(process.tail)[-lines:] if process is not None else []
 
     def publish(self, status: Status) -> None:
-        """Tells every gateway how all are."""
+        """Tells every gateway how all are, and remembers it."""
+        self.observer.remember(status)
         body = msgspec.Raw(msgspec.json.encode(status))
         for gateway in self.of("gateway"):
             self.send(gateway.name, StateMessage(body))

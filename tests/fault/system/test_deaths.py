@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
 import time
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
+
+from orchestrator.status import EVENTS_SHOWN, Event
 
 Start = Callable[..., Any]
 
@@ -53,11 +58,30 @@ def test_a_killed_router_loses_no_request(start_system: Start, load_on: Callable
     system.until("what it resubmitted is counted", lambda status: status.gateways[0].resubmitted > 0)
 
 
-def test_a_killed_gateway_comes_back_on_the_same_port(start_system: Start, load_on: Callable[[Any], Any]) -> None:
+def history_of(system: Any) -> dict[str, Any]:
+    code, body = system.get("/api/history")
+    assert code == 200, body
+    return dict(json.loads(body))
+
+
+def test_a_killed_gateway_comes_back_on_the_same_port_and_knows_what_was_before_it(
+    start_system: Start, load_on: Callable[[Any], Any]
+) -> None:
     system = start_system("--instances", "2")
+    before = history_of(system)
     os.kill(system.pids()["gateway-0"], signal.SIGKILL)
     assert len(system.embed("this connection waits in the listening socket of the supervisor")) == 384
     system.until("ready again", lambda status: status.state == "ready" and status.gateways[0].restarts == 1)
+    after = history_of(system)
+    assert after["pid"] == before["pid"] == system.process.pid
+    assert before["points"]
+    assert after["points"][: len(before["points"])] == before["points"]
+    assert [(one["before"], one["after"], one["why"]) for one in after["events"] if one["part"] == "gateway-0"][2:] == [
+        ("ready", "backoff", "SIGKILL"),
+        ("backoff", "starting", "backoff over"),
+        ("starting", "ready", "ready"),
+    ]
+    assert system.status().events == msgspec.convert(after["events"][-EVENTS_SHOWN:], list[Event])
 
 
 def test_a_stopped_worker_is_found_out_and_its_work_done_by_others(

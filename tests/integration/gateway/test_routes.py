@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 import numpy as np
 import openai
 import pytest
+
+from workers.spec import Recall, Recalled
 
 INFERENCES = [("/embed", "inputs"), ("/predict", "inputs"), ("/", "inputs"), ("/v1/embeddings", "input")]
 LIKE = [101, 1045, 2066, 2017, 1012, 102]
@@ -256,6 +259,28 @@ def test_a_stream_gives_the_newest_document_at_once_and_each_that_comes(gateway:
         gateway.state({"short-0": "draining"})
         assert event() == b"data: " + msgspec.json.encode(kit.status_document({"short-0": "draining"})) + b"\n"
         reader.close()
+
+
+def test_what_was_before_it_a_gateway_asks_the_supervisor_once_for_all_who_wait(
+    own_router: Any, start_gateway: Any, kit: Any
+) -> None:
+    gateway = start_gateway({"short-0": "ready"})
+    with ThreadPoolExecutor(3) as crowd:
+        asked = [crowd.submit(gateway.get, "/api/history") for _ in range(3)]
+        assert gateway.expect(Recall) == Recall(2)
+        gateway.tell(Recalled(2, msgspec.Raw(b'{"points": [1.0]}')))
+        answers = [one.result(kit.PATIENCE) for one in asked]
+    assert [(one.status, one.json()) for one in answers] == [(200, {"points": [1.0]})] * 3
+    assert answers[0].headers["cache-control"] == "no-store"
+    with ThreadPoolExecutor(1) as crowd:
+        hours = crowd.submit(gateway.get, "/api/history?step=60")
+        assert gateway.expect(Recall) == Recall(60)  # none was asked for in between
+        gateway.tell(Recalled(60, msgspec.Raw(b'{"points": []}')))
+        assert hours.result(kit.PATIENCE).json() == {"points": []}
+    for wrong in ("0", "", "2.0", "60%20", "x" * 99):
+        refused = gateway.get(f"/api/history?step={wrong}")
+        assert refused.status == 400
+        assert "expected 2 or 60, the seconds between two points" in refused.json()["error"]
 
 
 def test_the_gateway_reports_what_it_did(own_router: Any, start_gateway: Any) -> None:

@@ -26,7 +26,7 @@ def test_without_a_known_key_nothing_is_computed_and_a_reload_changes_the_keys(
     assert (status, body["error"]["code"]) == (401, "unauthorized")
     for path in ("/info", "/v1/models"):
         assert system.get(path)[0] == 401
-    for path in ("/health", "/metrics", "/api/state", "/dashboard"):
+    for path in ("/health", "/metrics", "/api/state", "/api/history", "/dashboard"):
         assert system.get(path)[0] == 200
     assert system.post("/embed", {"inputs": "rain"}, Authorization=f"Bearer {ONE}")[0] == 200
 
