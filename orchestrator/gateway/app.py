@@ -1,9 +1,10 @@
 """How does a request become an answer?
 
-Theory of operation. One table maps path and method to a route (`routes`). An inference route has a pure `parse` (body → Call) and the
-Call has a pure `render` (rows → body); between them lie the tokenizer and the router. Whatever ends a request early raises a Refusal,
-and one place makes the error body of it. The answer is written inside the handler, so that `in_flight` reaches zero only when nothing
-is owed any more. There is no middleware: at 1,000 requests a second on one core each layer would cost as much as the JSON.
+Theory of operation. One table maps path and method to a route (`routes`). An inference route says how its body is read (`reading`): by a
+pure `parse` (body → Call). The Call has a pure `render` (rows → body); between them lie the tokenizer and the router. Whatever ends a
+request early raises a Refusal, and one place makes the error body of it. The answer is written inside the handler, so that `in_flight`
+reaches zero only when nothing is owed any more. There is no middleware: at 1,000 requests a second on one core each layer would cost as
+much as the JSON.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from orchestrator.client.texts import pack
 from orchestrator.gateway import errors, limits
 from orchestrator.gateway.answers import Answers
 from orchestrator.gateway.apis import huggingface, tei
-from orchestrator.gateway.apis.call import Parse, Served
+from orchestrator.gateway.apis.call import Content, Served
 from orchestrator.gateway.caller import Guard, caller_of
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.images import Decoding
 from orchestrator.gateway.live import Live
 from orchestrator.gateway.notes import Notes
 from orchestrator.gateway.pages import Pages, path_of
+from orchestrator.gateway.reading import Reading
 from orchestrator.gateway.reply import Reply
 from orchestrator.gateway.routes import Routes
 from orchestrator.gateway.stats import Stats
-from orchestrator.gateway.tasks import image_classification
 from orchestrator.gateway.tokenize import Tokenizing
 from orchestrator.gateway.uplink import Uplink
 
@@ -112,8 +113,8 @@ class App:
                 pattern = route.pattern
                 if self._guard is not None and not route.public:
                     self._guard.admit(request)
-                if route.parse is not None:
-                    reply: web.StreamResponse = await self._infer(request, route.parse, request_id, started)
+                if route.reading is not None:
+                    reply: web.StreamResponse = await self._infer(request, route.reading, request_id, started)
                 else:
                     assert route.page is not None
                     if route.streams:
@@ -169,17 +170,18 @@ class App:
         if self.stats.in_flight == 0:
             self.idle.set()
 
-    async def _infer(self, request: web.BaseRequest, parse: Parse, request_id: str, started: float) -> Reply:
+    async def _infer(self, request: web.BaseRequest, reading: Reading, request_id: str, started: float) -> Reply:
         self._admit()
         served = self.served
-        if served.model.image is not None and parse is huggingface.predict and limits.is_image(request):
-            parse = image_classification.raw
-        else:
-            limits.require_json(request)
+        parse = reading(request, served)
         timeout = limits.timeout_seconds(request, served.limits.default_timeout_ms)
         caller = caller_of(request)
         body = await limits.read_body(request, served.limits.body_bytes)
         call = parse(body, served)
+        if call.timeout_seconds is not None:
+            timeout = min(timeout, call.timeout_seconds)
+        if call.priority is not None:
+            caller = caller._replace(priority=call.priority)
         # What is being changed comes back: a request waits for that as long as its own deadline lets it.
         impatient = self._live.document is not None and self._live.ready == 0 and not self._live.changing
         if impatient:
@@ -187,7 +189,9 @@ class App:
                 raise Refusal("no_instance", "no instance is ready", retry_after_seconds=PATIENCE_SECONDS)
             timeout, impatient = min(timeout, PATIENCE_SECONDS), timeout > PATIENCE_SECONDS
         before = time.perf_counter()
-        if call.decode is not None:
+        if call.tokens is not None:
+            tokens = call.tokens
+        elif call.decode is not None:
             tokens = await self._decoding.apply(call.decode)
         elif self._tokenizing is None:
             raise Refusal("unprocessable", f"this model's task is {served.model.task}, it reads images and no texts")
@@ -224,12 +228,10 @@ class App:
             content = call.render(outcome, tokens)
         done = time.perf_counter()
         self.stats.inferred(time.monotonic(), done - started)
-        return Reply(
-            200,
-            content,
-            headers=self._headers(outcome, request_id, started, before, tokenized, answered, done),
-            asked=outcome.request_id,
-        )
+        headers = self._headers(outcome, request_id, started, before, tokenized, answered, done)
+        if isinstance(content, Content):
+            return Reply(200, content.data, content.content_type, headers + content.headers, asked=outcome.request_id)
+        return Reply(200, content, headers=headers, asked=outcome.request_id)
 
     def _headers(
         self,

@@ -33,17 +33,18 @@ def timeout_seconds(request: web.BaseRequest, default_ms: int) -> float:
     return min(int(sent), LONGEST_TIMEOUT_MS) / 1000
 
 
-def require_json(request: web.BaseRequest) -> None:
-    """A body without a content type is taken for JSON; one of another type is refused."""
+def require_json(request: web.BaseRequest, *others: str) -> None:
+    """A body without a content type is taken for JSON; one of another type, `others` apart, is refused."""
     sent = request.headers.get("Content-Type")
     if sent is None or sent == "application/json":
         return
     essence, _, parameters = sent.partition(";")
     charset = re.search(r"charset\s*=\s*\"?([^\s;\"]+)", parameters, re.IGNORECASE)
-    if essence.strip().lower() != "application/json":
+    read = ("application/json", *others)
+    if essence.strip().lower() not in read:
         raise Refusal(
             "unsupported_media_type",
-            f"content-type {essence.strip()[:80]!r}: this route reads application/json; send -H 'content-type: application/json'",
+            f"content-type {essence.strip()[:80]!r}: this route reads {' or '.join(read)}; send -H 'content-type: {read[-1]}'",
         )
     if charset is not None and charset[1].lower() not in _UTF8:
         raise Refusal("unsupported_media_type", f"charset {charset[1][:40]!r}: JSON is read as utf-8")

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from orchestrator.dashboard import assets
 from orchestrator.gateway import metrics
-from orchestrator.gateway.apis import health, openai, tei
+from orchestrator.gateway.apis import health, openai, openinference, tei
 from orchestrator.gateway.apis.call import Served
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.live import Live
@@ -61,6 +61,18 @@ class Pages:
         )
         if why is not None:
             raise Refusal("draining" if self._draining() else "no_instance", why, retry_after_seconds=1.0)
+
+    async def v2_server(self, _: web.BaseRequest) -> Reply:
+        return Reply(200, openinference.server())
+
+    async def v2_model(self, request: web.BaseRequest) -> Reply:
+        openinference.require(openinference.place(path_of(request)), self._served.model)
+        return Reply(200, openinference.metadata(self._served))
+
+    async def v2_model_ready(self, request: web.BaseRequest) -> Reply:
+        openinference.require(openinference.place(path_of(request)), self._served.model)
+        self._require_serving()
+        return Reply(200, openinference.ready(self._served.model))
 
     async def metrics_page(self, _: web.BaseRequest) -> Reply:
         document = self._live.json()

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from orchestrator.gateway.apis import huggingface, jina, openai, tei
-from orchestrator.gateway.apis.call import Parse
+from orchestrator.gateway import reading
+from orchestrator.gateway.apis import jina, openai, openinference, tei
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.pages import Pages
+from orchestrator.gateway.reading import Reading
 
 Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -18,7 +19,7 @@ Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 @dataclass(frozen=True, slots=True)
 class Route:
     pattern: str
-    parse: Parse | None = None
+    reading: Reading | None = None
     """Set on inference routes."""
     page: Page | None = None
     """Set on all others."""
@@ -30,38 +31,47 @@ class Route:
 
 class Routes:
     def __init__(self, pages: Pages, stream: Page, tokenize: Page) -> None:
-        self._table: dict[str, dict[str, Route]] = {
-            "/": {"POST": Route("/", parse=huggingface.predict), "GET": _page("/", pages.front_page)},
-            "/predict": {"POST": Route("/predict", parse=huggingface.predict)},
-            "/rerank": {"POST": Route("/rerank", parse=tei.rerank)},
-            "/v1/rerank": {"POST": Route("/v1/rerank", parse=jina.rerank)},
-            "/embed": {"POST": Route("/embed", parse=tei.embed)},
-            "/v1/embeddings": {"POST": Route("/v1/embeddings", parse=openai.embeddings)},
-            "/tokenize": {"POST": _page("/tokenize", tokenize, public=False)},
-            "/info": {"GET": _page("/info", pages.info, public=False)},
-            "/v1/models": {"GET": _page("/v1/models", pages.models, public=False)},
-            "/v1/models/": {"GET": _page("/v1/models/{model}", pages.model, public=False)},
-            "/health": {"GET": _page("/health", pages.health)},
-            "/v2/health/live": {"GET": _page("/v2/health/live", pages.v2_live)},
-            "/v2/health/ready": {"GET": _page("/v2/health/ready", pages.v2_ready)},
-            "/metrics": {"GET": _page("/metrics", pages.metrics_page)},
-            "/api/state": {"GET": _page("/api/state", pages.state)},
-            "/api/history": {"GET": _page("/api/history", pages.history)},
-            "/api/stream": {"GET": _page("/api/stream", stream, streams=True)},
-            "/dashboard": {"GET": _page("/dashboard", pages.dashboard)},
-            "/dashboard/": {"GET": _page("/dashboard/{file}", pages.dashboard_file)},
+        routes = {
+            "POST": [
+                Route("/", reading.json_or_image),
+                Route("/predict", reading.json_or_image),
+                Route("/rerank", reading.json(tei.rerank)),
+                Route("/v1/rerank", reading.json(jina.rerank)),
+                Route("/embed", reading.json(tei.embed)),
+                Route("/v1/embeddings", reading.json(openai.embeddings)),
+                Route("/v2/models/{model}/infer", reading.json_and_tensors),
+                Route("/v2/models/{model}/versions/{version}/infer", reading.json_and_tensors),
+                _page("/tokenize", tokenize, public=False),
+            ],
+            "GET": [
+                _page("/", pages.front_page),
+                _page("/info", pages.info, public=False),
+                _page("/v1/models", pages.models, public=False),
+                _page("/v1/models/{model}", pages.model, public=False),
+                _page("/health", pages.health),
+                _page("/v2/health/live", pages.v2_live),
+                _page("/v2/health/ready", pages.v2_ready),
+                _page("/v2", pages.v2_server, public=False),
+                _page("/v2/models/{model}", pages.v2_model, public=False),
+                _page("/v2/models/{model}/ready", pages.v2_model_ready),
+                _page("/v2/models/{model}/versions/{version}", pages.v2_model, public=False),
+                _page("/v2/models/{model}/versions/{version}/ready", pages.v2_model_ready),
+                _page("/metrics", pages.metrics_page),
+                _page("/api/state", pages.state),
+                _page("/api/history", pages.history),
+                _page("/api/stream", stream, streams=True),
+                _page("/dashboard", pages.dashboard),
+                _page("/dashboard/{file}", pages.dashboard_file),
+            ],
         }
+        self._table: dict[str, dict[str, Route]] = {}
+        for method, those in routes.items():
+            for route in those:
+                self._table.setdefault(route.pattern, {})[method] = route
 
     def find(self, path: str, method: str) -> Route:
         """Refusal: there is none, or it takes other methods."""
-        methods = self._table.get(path)
-        if methods is None or path.endswith("/"):
-            if path.startswith("/dashboard/"):
-                methods = self._table["/dashboard/"]
-            elif path.startswith("/v1/models/") and path != "/v1/models/":
-                methods = self._table["/v1/models/"]
-            elif path != "/":
-                methods = None
+        methods = self._table.get(path) or self._table.get(_pattern(path))
         if methods is None:
             raise Refusal("not_found", f"{path[:200]}: no such route; GET /info says what is served")
         route = methods.get("GET" if method == "HEAD" else method)
@@ -69,6 +79,18 @@ class Routes:
             allow = tuple(sorted({*methods, "HEAD"} if "GET" in methods else methods))
             raise Refusal("method_not_allowed", f"{path[:200]} takes {', '.join(allow)}", allow=allow)
         return route
+
+
+def _pattern(path: str) -> str:
+    """Of a path that names something; empty where it is none of these."""
+    if path.startswith("/dashboard/"):
+        return "/dashboard/{file}"
+    if path.startswith("/v1/models/") and path != "/v1/models/":
+        return "/v1/models/{model}"
+    if path.startswith(openinference.MODELS):
+        place = openinference.place(path)
+        return "" if place is None else place.pattern
+    return ""
 
 
 def _page(pattern: str, answer: Page, *, streams: bool = False, public: bool = True) -> Route:

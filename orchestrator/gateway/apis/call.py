@@ -19,7 +19,18 @@ T = TypeVar("T")
 Inputs = str | list[str | int | list[int]]
 """A text, texts, a sequence of token ids, or several."""
 
-Render = Callable[[Answered, Tokens], bytes]
+
+class Content(msgspec.Struct, frozen=True, gc=False):
+    """A body that is not JSON alone."""
+
+    data: bytes
+    content_type: str
+    headers: bytes
+    """Finished header lines, each with its CRLF."""
+
+
+Body = bytes | Content
+Render = Callable[[Answered, Tokens], Body]
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -32,12 +43,10 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, gc=False):
-    """One of `texts`, `sequences`, `encode` and `decode` is set."""
+    """One of `texts`, `sequences`, `encode`, `decode` and `tokens` is set."""
 
     texts: list[str] | None
     sequences: list[list[int]] | None
-    single: bool
-    """The request held one input and not a list of inputs."""
     cut: Side | None
     render: Render
     encode: Callable[[TextEncoder], Tokens] | None = None
@@ -48,6 +57,12 @@ class Call(msgspec.Struct, gc=False):
     """Whether making the answer of the rows may take milliseconds: then it is not done on the event loop."""
     decode: Callable[[], Tokens] | None = None
     """What makes pixels of images; takes milliseconds. Refusal where one cannot be read."""
+    tokens: Tokens | None = None
+    """Sequences that came as the router wants them."""
+    timeout_seconds: float | None = None
+    """From arrival, where the body names one; the shorter of this and the one in the headers counts."""
+    priority: int | None = None
+    """Index into `wire.PRIORITIES`, where the body names one: it goes before the one in the headers."""
 
 
 Parse = Callable[[bytes, Served], Call]
@@ -70,7 +85,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 def call(inputs: Inputs, field: str, cut: Side | None, render: Render, served: Served) -> Call:
     """The inputs checked: of one kind (400), at least one (422), within the batch limit (413), ids of the vocabulary (422)."""
     if isinstance(inputs, str):
-        return Call([inputs], None, True, cut, render)
+        return Call([inputs], None, cut, render)
     if not inputs:
         raise Refusal("unprocessable", f"{field}: is empty; send at least one text")
     first = type(inputs[0])
@@ -78,16 +93,16 @@ def call(inputs: Inputs, field: str, cut: Side | None, render: Render, served: S
         if type(one) is not first:
             raise Refusal("malformed", f"{field}[{position}]: texts and token ids are mixed; send one kind")
     if first is int:
-        return Call(None, [_ids(inputs, field, cut, served)], True, cut, render)
+        return Call(None, [_ids(inputs, field, cut, served)], cut, render)
     if len(inputs) > served.limits.batch:
         raise Refusal(
             "batch_too_large",
             f"{field}: {len(inputs)} inputs, the limit is {served.limits.batch}; send several requests",
         )
     if first is str:
-        return Call(inputs, None, False, cut, render)  # type: ignore[arg-type]  # all are str, checked above
+        return Call(inputs, None, cut, render)  # type: ignore[arg-type]  # all are str, checked above
     sequences = [_ids(one, f"{field}[{position}]", cut, served) for position, one in enumerate(inputs)]
-    return Call(None, sequences, False, cut, render)
+    return Call(None, sequences, cut, render)
 
 
 def cut_of(asked: bool | None, side: Side, served: Served) -> Side | None:

@@ -28,23 +28,23 @@ from orchestrator.gateway.tasks import (
 )
 
 
-class _Similarity(msgspec.Struct):
+class Similarity(msgspec.Struct):
     source_sentence: str
     sentences: list[str]
 
 
-class _Parameters(Truncation):
+class VectorParameters(Truncation):
     normalize: bool | None = None
     dimensions: int | None = None
     prompt_name: str | None = None
 
 
-class _Predict(msgspec.Struct):
-    inputs: Inputs | _Similarity
-    parameters: _Parameters | None = None
+class VectorsRequest(msgspec.Struct):
+    inputs: Inputs | Similarity
+    parameters: VectorParameters | None = None
 
 
-_predict = msgspec.json.Decoder(_Predict)
+_predict = msgspec.json.Decoder(VectorsRequest)
 _TASKS: dict[str, Parse] = {
     **dict.fromkeys(classification.NAMES, classification.predict),
     **dict.fromkeys(token_classification.NAMES, token_classification.predict),
@@ -64,12 +64,12 @@ def predict(body: bytes, served: Served) -> Call:
 
 def _vectors(body: bytes, served: Served) -> Call:
     request = decode(_predict, body)
-    parameters = request.parameters or _Parameters()
+    parameters = request.parameters or VectorParameters()
     check_options(parameters.normalize is not False, parameters.prompt_name)
     dimensions = embedding.check_dimensions(parameters.dimensions, served.model.dimensions)
     cut = options.cut(parameters, served)
     inputs = request.inputs
-    if isinstance(inputs, _Similarity):
+    if isinstance(inputs, Similarity):
         embedding.require(served.model.task)
         if not inputs.sentences:
             raise Refusal("unprocessable", "inputs.sentences: is empty; send at least one text")

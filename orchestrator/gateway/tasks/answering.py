@@ -72,7 +72,7 @@ def predict(body: bytes, served: Served) -> Call:
         found = work.found(answer)
         return dumps(found[0] if single or len(found) == 1 else found)
 
-    return Call(None, None, False, None, render, work.encode, work.characters, work.costly)
+    return Call(None, None, None, render, work.encode, work.characters, work.costly)
 
 
 def answering(questions: list[Question], field: str, parameters: Parameters, served: Served) -> Answering:

@@ -122,13 +122,13 @@ def classify(texts: list[Text], field: str, options: Truncation, served: Served,
     side = cut(options, served)
     plain = [text for text in texts if isinstance(text, str)]
     if len(plain) == len(texts):
-        return Call(plain, None, False, side, render)
+        return Call(plain, None, side, render)
 
     def encode(encoder: TextEncoder) -> Tokens:
         return encoder.encode_pairs(texts, cut=side)
 
     characters = sum(len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in texts)
-    return Call(None, None, False, side, render, encode, characters)
+    return Call(None, None, side, render, encode, characters)
 
 
 def ranked(scores: Floats, labels: list[str], most: int | None) -> list[dict[str, Any]]:

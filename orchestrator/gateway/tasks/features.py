@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import numpy.typing as npt
 
 from orchestrator.client.link import Answered
-from orchestrator.gateway.errors import Refusal
+from orchestrator.gateway.tasks import numbers
+from orchestrator.gateway.tasks.numbers import Floats
 
 NAMES = ("feature-extraction",)
 
 
-def nested(answer: Answered) -> list[npt.NDArray[np.float32]]:
+def nested(answer: Answered) -> list[Floats]:
     """Per sequence an array of shape [1, tokens, width]: the pipeline computes each text as a batch of one."""
-    arrays = [array[np.newaxis] for array in answer.arrays()]
-    if not all(math.isfinite(float(array.sum())) for array in arrays):
-        raise Refusal("model_error", "the model's answer holds numbers that are not finite")
-    return arrays
+    return [array[np.newaxis] for array in numbers.matrices(answer)]

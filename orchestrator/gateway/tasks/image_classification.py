@@ -86,7 +86,7 @@ def reading(found: list[tuple[str, bytes]], field: str, served: Served, render: 
         raise Refusal(
             "batch_too_large", f"{field}: {len(found)} images, of this size the limit is {most}; send several requests"
         )
-    return Call(None, None, False, None, render, decode=lambda: images.tokens_of(found, wanted))
+    return Call(None, None, None, render, decode=lambda: images.tokens_of(found, wanted))
 
 
 def of_base64(text: str, field: str) -> bytes:

@@ -47,4 +47,4 @@ def call(
         return dumps(shape([(index, scores[index]) for index in order], tokens))
 
     characters = len(query) * len(texts) + sum(map(len, texts))
-    return Call(None, None, False, side, render, encode, characters)
+    return Call(None, None, side, render, encode, characters)

@@ -52,7 +52,7 @@ def predict(body: bytes, served: Served) -> Call:
         found = work.found(answer)
         return dumps(found[0] if single else found)
 
-    return Call(None, None, False, None, render, work.encode, sum(map(len, texts)))
+    return Call(None, None, None, render, work.encode, sum(map(len, texts)))
 
 
 def labelling(texts: list[str], field: str, parameters: Parameters, served: Served) -> Labelling:

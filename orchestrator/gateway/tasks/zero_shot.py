@@ -37,7 +37,7 @@ def call(
         ]
         return dumps(answers[0] if isinstance(inputs, str) else answers)
 
-    return Call(None, None, False, side, render, work.encode, work.characters)
+    return Call(None, None, side, render, work.encode, work.characters)
 
 
 def judging(

@@ -53,6 +53,69 @@ def test_malformed_bodies_are_told_apart_from_empty_and_odd_text(
     assert good(gateway)
 
 
+INFER = "/v2/models/all-MiniLM-L6-v2/infer"
+
+
+def tensors(size: int, shape: list[int] | None = None) -> bytes:
+    """The JSON of a request whose texts lie behind it."""
+    one = {"name": "text", "datatype": "BYTES", "shape": shape or [1], "parameters": {"binary_data_size": size}}
+    return json.dumps({"inputs": [one]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("head", "length", "rest", "status", "says"),
+    [
+        (tensors(8), "", b"\4\0\0\0rain", 400, "not JSON"),
+        (tensors(8), "right", b"\4\0\0\0rai", 400, "binary_data_size is 8, 7 bytes"),
+        (tensors(8), "right", b"\4\0\0\0rain!", 400, "9 bytes behind the JSON"),
+        (tensors(8), "right", b"\5\0\0\0rain", 400, "says it has 5 bytes, 4 are left"),
+        (tensors(8), "right", b"\xff\xff\xff\xffrain", 400, "4294967295"),
+        (tensors(8), "right", b"\4\0\0\0ra\xffn", 400, "not UTF-8"),
+        (tensors(8, [2]), "right", b"\4\0\0\0rain", 400, "1 elements"),
+        (tensors(8, [10**18]), "right", b"\4\0\0\0rain", 413, "the limit is 256"),
+        (tensors(8), "0", b"\4\0\0\0rain", 400, "length of the JSON"),
+        (tensors(8), "99999", b"\4\0\0\0rain", 400, "the body has"),
+        (tensors(8), "-1", b"\4\0\0\0rain", 400, "expected the length"),
+        (tensors(8), "1e2", b"\4\0\0\0rain", 400, "expected the length"),
+        (tensors(8), "\u0661".encode().decode("latin-1"), b"\4\0\0\0rain", 400, "expected the length"),
+        (tensors(8)[:-1], "right", b"\4\0\0\0rain", 400, "not JSON"),
+        (b'{"x": ' + b"[" * 200_000, "right", b"", 400, "nested too deeply"),
+        (b'{"inputs": []}', "right", b"", 422, "text is missing"),
+        (tensors(2**70), "right", b"", 400, "binary_data_size"),
+    ],
+    ids=lambda value: repr(value)[:32],
+)
+def test_tensors_whose_sizes_lie_are_refused_and_nothing_is_computed(
+    gateway: Any, router: Any, head: bytes, length: str, rest: bytes, status: int, says: str
+) -> None:
+    sent = {"right": {"inference-header-content-length": str(len(head))}, "": {}}
+    headers = sent.get(length, {"inference-header-content-length": length})
+    answer = gateway.call("POST", INFER, head + rest, {"content-type": "application/octet-stream", **headers})
+    assert (answer.status, set(answer.json())) == (status, {"error", "error_type"})
+    assert says in answer.json()["error"]
+    assert router.submitted.empty()
+    assert good(gateway)
+
+
+def test_tensors_that_are_cut_off_with_their_connection_harm_nobody(gateway: Any, router: Any) -> None:
+    head = tensors(1 << 20)
+    with gateway.connect() as connection:
+        connection.sendall(
+            b"POST %b HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n%b\4\0\0\0ra"
+            % (INFER.encode(), len(head), len(head) + (1 << 20), head)
+        )
+    gateway.status_when(lambda status: status.in_flight == 0)
+    assert router.submitted.empty()
+    assert good(gateway)
+
+
+def test_tensors_over_the_limit_of_bodies_are_refused_before_they_are_read(gateway: Any) -> None:
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: 20\r\nContent-Length: 99999999999\r\n\r\n"
+    answer = talk(gateway, head % INFER.encode())
+    assert (status_of(answer), b"8388608 bytes" in answer) == (413, True)
+    assert good(gateway)
+
+
 def test_a_text_of_a_hundred_thousand_words_is_refused_or_cut(gateway: Any) -> None:
     text = "word " * 100_000
     refused = gateway.post("/embed", {"inputs": text})

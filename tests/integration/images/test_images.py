@@ -22,7 +22,7 @@ from PIL import Image
 from orchestrator.client.link import Answered, Part
 from orchestrator.client.texts import Tokens
 from orchestrator.deploy import image_shapes
-from orchestrator.gateway.apis import huggingface, jina, openai, tei
+from orchestrator.gateway.apis import huggingface, jina, openai, openinference, tei
 from orchestrator.gateway.apis.call import Call, Served
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.spec import Limits
@@ -68,15 +68,17 @@ class Model:
         self.worker = Worker(spec, load(spec), None)  # type: ignore[arg-type]  # nothing is sent to a supervisor
 
     def answer(self, call: Call) -> Any:
-        assert call.decode is not None
-        tokens = call.decode()
+        tokens = call.tokens
+        if tokens is None:
+            assert call.decode is not None
+            tokens = call.decode()
         frame = wire.encode_batch(1, tokens.lengths, [tokens.ids], pixels=tokens.pixels)
         rows = self.worker._compute(wire.decode_batch(frame))
         part = Part("test", (0, 0), len(rows), 0, 0, 1)
         answered = Answered(
             RequestId(1), [memoryview(row.tobytes()) for row in rows], rows.shape[1], False, [part], None
         )
-        return json.loads(call.render(answered, tokens))
+        return json.loads(call.render(answered, tokens))  # type: ignore[arg-type]  # nothing is asked for as bytes
 
     def post(self, body: Any) -> Any:
         return self.answer(huggingface.predict(json.dumps(body).encode(), self.served))
@@ -116,6 +118,80 @@ def test_bytes_a_data_url_and_a_list_give_the_same_answer(model: Callable[[str],
     for got, alone in zip(listed, (plain, one.post({"inputs": other})), strict=True):
         assert [label["label"] for label in got] == [label["label"] for label in alone[:2]]
         assert [label["score"] for label in got] == pytest.approx([label["score"] for label in alone[:2]], abs=1e-6)
+
+
+def _infer(
+    one: Model, name: str, datatype: str, shape: list[int], data: Any, said: Any = None, **more: Any
+) -> dict[str, Any]:
+    """By name the outputs; data that is bytes lies behind the JSON."""
+    tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": shape, "parameters": said or {}}
+    behind = data if isinstance(data, bytes) else b""
+    tensor.update({} if isinstance(data, bytes) else {"data": data})
+    if isinstance(data, bytes):
+        tensor["parameters"]["binary_data_size"] = len(data)
+    head = json.dumps({"inputs": [tensor], **more}).encode()
+    answer = one.answer(openinference.infer(head + behind, one.served, len(head)))
+    return {output["name"]: output for output in answer["outputs"]}
+
+
+def test_tensors_of_images_give_the_labels_and_scores_of_predict(model: Callable[[str], Model]) -> None:
+    one, text = model("classes"), REFERENCE["images"]["photo.jpg"]
+    expected = one.post({"inputs": text, "parameters": {"top_k": 3}})
+    file = base64.b64decode(text)
+    sized = struct.pack("<I", len(file)) + file
+    encoded = struct.pack("<I", len(text)) + text.encode()
+    asked: list[tuple[Any, Any]] = [(sized, {}), ([text], {}), ([[text]], {}), (encoded, {"content_type": "base64"})]
+    for data, parameters in asked:
+        shape = [1, 1] if data == [[text]] else [1]
+        found = _infer(one, "image", "BYTES", shape, data, parameters, parameters={"top_k": 3})
+        assert found["labels"]["data"] == [label["label"] for label in expected]
+        assert (
+            np.float32(found["scores"]["data"]).tolist() == np.float32([label["score"] for label in expected]).tolist()
+        )
+        assert found["labels"]["shape"] == [1, 3]
+        assert found["logits"]["shape"] == [1, len(one.served.model.head.labels)]  # type: ignore[union-attr]
+
+
+def test_pixels_that_a_client_has_prepared_are_taken_as_they_are(model: Callable[[str], Model]) -> None:
+    one = model("classes")
+    decode = image_classification.raw(base64.b64decode(REFERENCE["images"]["photo.jpg"]), one.served).decode
+    assert decode is not None
+    pixels = decode().ids
+    by_image = _infer(one, "image", "BYTES", [1], [REFERENCE["images"]["photo.jpg"]])
+    assert _infer(one, "pixel_values", "FP32", [1, 3, 32, 32], pixels)["logits"] == by_image["logits"]
+    nested = np.frombuffer(pixels, np.float32).reshape(1, 3, 32, 32).tolist()
+    assert _infer(one, "pixel_values", "FP32", [1, 3, 32, 32], nested)["logits"] == by_image["logits"]
+
+
+@pytest.mark.parametrize(
+    ("name", "datatype", "shape", "data", "status", "says"),
+    [
+        ("image", "BYTES", [1], ["no base64!"], 400, "inputs.image[0]: not base64"),
+        ("image", "BYTES", [1], struct.pack("<I", 3) + b"abc", 422, "inputs.image[0]: 3 bytes that are no image"),
+        ("image", "BYTES", [9], ["AAAA"] * 9, 413, "9 images, the limit is 8"),
+        ("image", "UINT8", [1], [5], 422, "expected BYTES"),
+        ("pixel_values", "FP32", [1, 32, 32, 3], bytes(12288), 422, "[images, [3, 32, 32]]"),
+        ("pixel_values", "FP32", [1, 3, 32, 32], bytes(12284), 400, "12284 bytes"),
+        ("pixel_values", "FP64", [1, 3, 32, 32], bytes(24576), 422, "expected FP32"),
+        ("pixel_values", "FP32", [1, 3, 32, 32], np.full(3072, np.nan, np.float32).tobytes(), 422, "not finite"),
+        (
+            "text",
+            "BYTES",
+            [1],
+            ["rain"],
+            422,
+            "inputs.text: is unknown; this model takes image (BYTES), or pixel_values (FP32)",
+        ),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_tensors_that_are_no_image_are_refused_by_their_name(
+    name: str, datatype: str, shape: list[int], data: Any, status: int, says: str, model: Callable[[str], Model]
+) -> None:
+    with pytest.raises(Refusal) as caught:
+        _infer(model("classes"), name, datatype, shape, data)
+    assert caught.value.status == status
+    assert says in caught.value.message
 
 
 def _png(width: int, height: int) -> bytes:

@@ -16,7 +16,7 @@ import pytest
 from orchestrator.client.link import Answered, Part
 from orchestrator.client.texts import TextEncoder, Tokens, pack
 from orchestrator.gateway.apis import huggingface
-from orchestrator.gateway.apis.call import Parse, Served
+from orchestrator.gateway.apis.call import Body, Call, Parse, Served
 from orchestrator.gateway.spec import Limits
 from orchestrator.models import Prepared, prepare
 from workers.engines.onnxruntime import load
@@ -56,15 +56,20 @@ class Model:
 
     def post(self, body: Any, parse: Parse = huggingface.predict) -> Any:
         """The answer to a body, as JSON. Refusal where it would be refused."""
-        call = parse(json.dumps(body).encode(), self.served)
-        if call.texts is not None:
+        return json.loads(self.answer(parse(json.dumps(body).encode(), self.served)))  # type: ignore[arg-type]
+
+    def answer(self, call: Call) -> Body:
+        """The body of the answer. Refusal where it would be refused."""
+        if call.tokens is not None:
+            tokens = call.tokens
+        elif call.texts is not None:
             tokens = self.encoder.encode(call.texts, cut=call.cut)
         elif call.encode is not None:
             tokens = call.encode(self.encoder)
         else:
             assert call.sequences is not None
             tokens = pack(call.sequences)
-        return json.loads(call.render(self._infer(tokens), tokens))
+        return call.render(self._infer(tokens), tokens)
 
     def _infer(self, tokens: Tokens) -> Answered:
         lengths, artefact = tokens.lengths, self.prepared.artefact

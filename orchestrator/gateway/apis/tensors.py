@@ -1,0 +1,342 @@
+"""How do the tensors of the Open Inference Protocol lie in a body: in its JSON, or as bytes behind it? Pure.
+
+The JSON names each tensor with its datatype and shape. Its elements are either there too (`data`, flat in row-major order or nested as
+the shape says), or `binary_data_size` bytes behind the JSON, in the order in which the tensors are named: little-endian without gaps,
+each element of BYTES behind its length as u32. The header `Inference-Header-Content-Length` says where the JSON ends. Bytes are looked at
+where they lie; numbers are never taken out of them one by one.
+Sources: https://github.com/kserve/open-inference-protocol (inference_rest.md) and
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.gateway.apis.call import Body, Content, decode, dumps
+from orchestrator.gateway.errors import Refusal
+
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+BINARY: Final = "application/octet-stream"
+
+_SIZE = struct.Struct("<I")
+_INTEGERS: Final = {"INT64": "<i8", "INT32": "<i4"}
+_SHARED: Final = "shared_memory_region"
+
+Parameters = dict[str, Any]
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+class InferInput(msgspec.Struct):
+    """A tensor of the request. `data`, or `binary_data_size` in its parameters and its bytes behind the JSON."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: Parameters | None = None
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class InferRequestedOutput(msgspec.Struct):
+    """`binary_data: true` in the parameters has the tensor as bytes behind the JSON."""
+
+    name: str
+    parameters: Parameters | None = None
+
+
+class InferRequest(msgspec.Struct):
+    """`binary_data_output: true` in the parameters has all outputs as bytes, unless one says otherwise for itself."""
+
+    inputs: list[InferInput]
+    id: str | None = None
+    parameters: Parameters | None = None
+    outputs: list[InferRequestedOutput] | None = None
+
+
+_request = msgspec.json.Decoder(InferRequest)
+_DEEPEST: Final = 4
+
+
+def _decoders(kind: Any) -> list[msgspec.json.Decoder[Any]]:
+    decoders = []
+    for _ in range(_DEEPEST):
+        kind = list[kind]
+        decoders.append(msgspec.json.Decoder(kind))
+    return decoders
+
+
+_STRINGS, _WHOLE, _REAL = _decoders(str), _decoders(int), _decoders(float)
+
+
+class Tensor(msgspec.Struct, frozen=True, gc=False):
+    """An input that is known by name, size and shape; its elements have not been looked at."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    parameters: Parameters
+    data: msgspec.Raw
+    blob: memoryview | None
+    """Its bytes, where they came behind the JSON."""
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    def of(self, datatypes: tuple[str, ...]) -> None:
+        """Refusal (422) for another datatype than these."""
+        if self.datatype not in datatypes:
+            raise Refusal(
+                "unprocessable", f"inputs.{self.name}: is {self.datatype[:40]}, expected {' or '.join(datatypes)}"
+            )
+
+    def wrong(self, why: str) -> Refusal:
+        return Refusal("malformed", f"inputs.{self.name}: {why}")
+
+
+class Wish(NamedTuple):
+    """An output that is asked for."""
+
+    name: str
+    binary: bool
+
+
+class Asked(NamedTuple):
+    """A request whose sizes add up."""
+
+    id: str | None
+    parameters: Parameters
+    inputs: dict[str, Tensor]
+    outputs: tuple[Wish, ...]
+    """Empty: all."""
+    binary: bool
+    """How outputs are given where none is named."""
+
+
+class Output(NamedTuple):
+    """[n, …] in the datatype that goes with its array: FP32, INT64, or BYTES for a list of strings."""
+
+    datatype: str
+    shape: tuple[int, ...]
+    values: Floats | Integers | list[str]
+
+
+def read(body: bytes, header_length: int | None) -> Asked:
+    """Refusal: 400 for what is not of this form or whose sizes contradict one another, 422 for what cannot be done.
+
+    `header_length` is where the JSON ends, None = it is all of the body.
+    """
+    end = len(body) if header_length is None else header_length
+    if not 0 < end <= len(body) and header_length is not None:
+        raise Refusal(
+            "malformed", f"{HEADER_LENGTH}: {end}, the body has {len(body)} bytes; it is the length of the JSON"
+        )
+    request = decode(_request, body if end == len(body) else body[:end])
+    rest = memoryview(body)[end:]
+    inputs: dict[str, Tensor] = {}
+    at = 0
+    for one in request.inputs:
+        tensor, at = _tensor(one, rest, at, header_length is None)
+        if tensor.name in inputs:
+            raise tensor.wrong("is there twice")
+        inputs[tensor.name] = tensor
+    if at != len(rest):
+        raise Refusal(
+            "malformed",
+            f"body: {len(rest)} bytes behind the JSON, the inputs account for {at}; binary_data_size says how many are whose",
+        )
+    parameters = request.parameters or {}
+    return Asked(
+        request.id,
+        parameters,
+        inputs,
+        tuple(_wish(one, _flag(parameters, "binary_data_output", "parameters")) for one in request.outputs or ()),
+        _flag(parameters, "binary_data_output", "parameters"),
+    )
+
+
+def _tensor(one: InferInput, rest: memoryview, at: int, no_header: bool) -> tuple[Tensor, int]:
+    """The tensor, and where the bytes of the next one begin."""
+    parameters = one.parameters or {}
+    name = one.name[:80]
+    where = f"inputs.{name}"
+    if _SHARED in parameters:
+        raise Refusal("unprocessable", f"{where}: shared memory is not taken; send the tensor in the body")
+    if any(size < 0 for size in one.shape):
+        raise Refusal("malformed", f"{where}.shape: {one.shape!s:.80} has a negative size; say how many there are")
+    shape = tuple(one.shape)
+    given = len(one.data) > 0 and bytes(one.data) != b"null"
+    size = parameters.get("binary_data_size")
+    if size is None:
+        if not given:
+            raise Refusal("malformed", f"{where}: has neither data nor binary_data_size")
+        return Tensor(name, one.datatype, shape, parameters, one.data, None), at
+    if type(size) is not int or size < 0:
+        raise Refusal("malformed", f"{where}.parameters.binary_data_size: expected a whole number of bytes, 0 or more")
+    if given:
+        raise Refusal("malformed", f"{where}: has both data and binary_data_size; send one of them")
+    if at + size > len(rest):
+        missing = f"; without the header {HEADER_LENGTH} all of the body is JSON" if no_header else ""
+        raise Refusal(
+            "malformed",
+            f"{where}: binary_data_size is {size}, {len(rest) - at} bytes of the body are left for it{missing}",
+        )
+    return Tensor(name, one.datatype, shape, parameters, one.data, rest[at : at + size]), at + size
+
+
+def _wish(one: InferRequestedOutput, otherwise: bool) -> Wish:
+    parameters = one.parameters or {}
+    where = f"outputs.{one.name[:80]}.parameters"
+    if _SHARED in parameters:
+        raise Refusal("unprocessable", f"{where}: shared memory is not written to; the tensor comes in the body")
+    if parameters.get("classification"):
+        raise Refusal("unprocessable", f"{where}.classification: ask for the outputs labels and scores, with top_k")
+    return Wish(one.name, _flag(parameters, "binary_data", where) if "binary_data" in parameters else otherwise)
+
+
+def _flag(parameters: Parameters, name: str, where: str) -> bool:
+    value = parameters.get(name)
+    if value is not None and type(value) is not bool:
+        raise Refusal("malformed", f"{where}.{name}: {value!r:.40}, expected true or false")
+    return bool(value)
+
+
+# ---- elements
+
+
+def strings(tensor: Tensor) -> list[str]:
+    """Its texts, in row-major order. Refusal (400) for what is no UTF-8."""
+    if tensor.blob is None:
+        tensor.of(("BYTES",))
+        return _from_json(tensor, _STRINGS)
+    texts = []
+    for position, element in enumerate(blobs(tensor)):
+        try:
+            texts.append(element.decode())
+        except UnicodeDecodeError as error:
+            raise tensor.wrong(f"element {position} is not UTF-8: {error}") from None
+    return texts
+
+
+def blobs(tensor: Tensor) -> list[bytes]:
+    """The elements of a BYTES tensor that came behind the JSON."""
+    tensor.of(("BYTES",))
+    assert tensor.blob is not None
+    blob, at = tensor.blob, 0
+    elements: list[bytes] = []
+    while at < len(blob):
+        begins = at + _SIZE.size
+        if begins > len(blob):
+            raise tensor.wrong(f"element {len(elements)} has {len(blob) - at} bytes of the 4 that say its length")
+        (length,) = _SIZE.unpack_from(blob, at)
+        at = begins + length
+        if at > len(blob):
+            raise tensor.wrong(
+                f"element {len(elements)} says it has {length} bytes, {len(blob) - begins} are left; each is behind its length as u32"
+            )
+        elements.append(bytes(blob[begins:at]))
+    if len(elements) != tensor.count:
+        raise tensor.wrong(f"{len(elements)} elements, the shape {list(tensor.shape)} says {tensor.count}")
+    return elements
+
+
+def integers(tensor: Tensor) -> Integers:
+    """In the shape of the tensor; read-only where they lie in the body."""
+    tensor.of(tuple(_INTEGERS))
+    if tensor.blob is not None:
+        return _from_bytes(tensor, _INTEGERS[tensor.datatype]).astype(np.int64, copy=False)
+    try:
+        return np.array(_from_json(tensor, _WHOLE), np.int64).reshape(tensor.shape)
+    except OverflowError:
+        raise tensor.wrong("holds a number beyond INT64") from None
+
+
+def floats(tensor: Tensor) -> Floats:
+    """In the shape of the tensor; read-only where they lie in the body."""
+    tensor.of(("FP32",))
+    if tensor.blob is not None:
+        return _from_bytes(tensor, "<f4").astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # an infinity is refused by whoever asked for the floats
+        return np.array(_from_json(tensor, _REAL), np.float64).astype(np.float32).reshape(tensor.shape)
+
+
+def _from_bytes(tensor: Tensor, kind: str) -> npt.NDArray[Any]:
+    assert tensor.blob is not None
+    wanted = tensor.count * np.dtype(kind).itemsize
+    if len(tensor.blob) != wanted:
+        raise tensor.wrong(
+            f"{len(tensor.blob)} bytes, {tensor.datatype} of the shape {list(tensor.shape)!s:.80} has {wanted}"
+        )
+    return np.frombuffer(tensor.blob, kind).reshape(tensor.shape)
+
+
+def _from_json(tensor: Tensor, decoders: list[msgspec.json.Decoder[Any]]) -> list[Any]:
+    """The elements in row-major order, nested as the shape says or flat."""
+    raw = bytes(tensor.data)
+    depth = 0
+    for byte in raw:
+        if byte == 0x5B:
+            depth += 1
+        elif byte not in b" \t\r\n":
+            break
+    shape = tensor.shape
+    nested = shape if depth == len(shape) else (tensor.count,)
+    if depth > 1 and (depth != len(shape) or depth > _DEEPEST):
+        raise tensor.wrong(
+            f"data: {depth} lists deep; expected a flat list, or one nested as the shape {list(shape)!s:.80}"
+        )
+    try:
+        found: list[Any] = decoders[max(depth, 1) - 1].decode(raw)
+    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
+        raise tensor.wrong(f"data: {error}") from None
+    for axis, size in enumerate(nested):
+        if axis:
+            if any(len(one) != nested[axis] for one in found):
+                raise tensor.wrong(f"data: lists of other lengths than the {size} of the shape {list(shape)!s:.80}")
+            found = [element for one in found for element in one]
+        elif len(found) != size:
+            raise tensor.wrong(f"data: {len(found)} elements, the shape {list(shape)!s:.80} says {size}")
+    return found
+
+
+# ---- the answer
+
+
+def written(asked: Asked, model: str, version: str, given: Mapping[str, Output]) -> Body:
+    """The body with the outputs that were asked for, in that order; all of them where none was named."""
+    wishes = asked.outputs or tuple(Wish(name, asked.binary) for name in given)
+    described: list[dict[str, Any]] = []
+    parts: list[bytes] = []
+    for name, binary in wishes:
+        output = given[name]
+        one: dict[str, Any] = {"name": name, "datatype": output.datatype, "shape": output.shape}
+        if binary:
+            data = _bytes_of(output)
+            one["parameters"] = {"binary_data_size": len(data)}
+            parts.append(data)
+        else:
+            values = output.values
+            one["data"] = values if isinstance(values, list) else np.ascontiguousarray(values).reshape(-1)
+        described.append(one)
+    document: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": described}
+    if asked.id is not None:
+        document["id"] = asked.id
+    head = dumps(document)
+    if not parts:
+        return head
+    return Content(b"".join((head, *parts)), BINARY, f"{HEADER_LENGTH}: {len(head)}\r\n".encode("ascii"))
+
+
+def _bytes_of(output: Output) -> bytes:
+    values = output.values
+    if isinstance(values, list):
+        encoded = [one.encode() for one in values]
+        return b"".join([part for one in encoded for part in (_SIZE.pack(len(one)), one)])
+    return values.astype("<f4" if output.datatype == "FP32" else "<i8", copy=False).tobytes()
