@@ -8,6 +8,7 @@ import msgspec
 
 from orchestrator.cli.errors import CommandError
 from orchestrator.cli.options import add_runtime_dir, runtime_dir
+from orchestrator.figures import headline, lengths, mebibytes, milliseconds, model_line
 from orchestrator.status import InstanceStatus, Status
 from orchestrator.supervisor.control import ControlError, ask
 from topology.cpuset import format_cpulist
@@ -32,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
 
 def render(status: Status) -> str:
     """For people: 100 columns."""
-    model, router = status.model, status.router
+    router = status.router
     lines = [
-        f"{status.state}  {status.endpoint}  up {_duration(status.uptime_seconds)}  policy {status.policy}  pid {status.pid}",
-        f"model {model.id} ({model.architecture}, {model.precision}, {model.engine}), up to {model.max_seqlen} tokens",
+        headline(status),
+        model_line(status),
         (
             f"router {router.state} pid {router.pid}: {router.submitted} sequences = {router.queued} queued + "
             f"{router.in_flight} in flight + {router.settled} settled; {router.retried} retried, "
@@ -60,24 +61,12 @@ def _row(instance: InstanceStatus) -> str:
     verified = instance.verified
     memory = f"{verified.policy} {format_cpulist(verified.membind)}" if verified else "-"
     cpus = format_cpulist(verified.cpus) if verified else "-"
-    bucket = f"{instance.bucket.min}-{instance.bucket.max}" if instance.bucket else "all"
-    megabytes = f"{instance.rss_bytes / (1 << 20):.0f}" if instance.rss_bytes is not None else "-"
     node = "-" if instance.node is None else str(instance.node)
     return (
-        f"{instance.name:<12} {instance.state:<9} {instance.pid or '-':>7} {cpus:<9} {node:>4} {memory:<11} {bucket:<9} "
-        f"{instance.restarts:>5} {instance.sequences_per_second:>7.1f} {_ms(instance.latency_ms.p50):>7} "
-        f"{_ms(instance.latency_ms.p99):>7} {instance.queue_depth:>5} {megabytes:>6} "
+        f"{instance.name:<12} {instance.state:<9} {instance.pid or '-':>7} {cpus:<9} {node:>4} {memory:<11} {lengths(instance.bucket):<9} "
+        f"{instance.restarts:>5} {instance.sequences_per_second:>7.1f} {milliseconds(instance.latency_ms.p50):>7} "
+        f"{milliseconds(instance.latency_ms.p99):>7} {instance.queue_depth:>5} {mebibytes(instance.rss_bytes):>6} "
         f"{instance.precision or '-'}, {instance.engine or '-'}"
         + (f", {verified.allocator}" if verified is not None and verified.allocator not in (None, "system") else "")
         + ("" if verified is None or verified.matches_plan else "  NOT AS PLANNED")
     )
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _duration(seconds: float) -> str:
-    whole = int(seconds)
-    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    return f"{days}d{hours:02}h" if days else f"{hours}h{minutes:02}m" if hours else f"{minutes}m{whole % 60:02}s"
