@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from orchestrator.bench.columns import aligned, milliseconds
+
 CLASSES = ("short", "medium", "long")
 
 
@@ -16,6 +18,8 @@ class Latency(msgspec.Struct, frozen=True):
     p50_ms: float | None = None
     p95_ms: float | None = None
     p99_ms: float | None = None
+    p90_ms: float | None = None
+    max_ms: float | None = None
 
 
 class InstanceRow(msgspec.Struct, frozen=True):
@@ -64,8 +68,8 @@ def latency(seconds: Iterable[float]) -> Latency:
     ordered = sorted(seconds)
     if not ordered:
         return Latency()
-    p50, p95, p99 = (round(quantile(ordered, share) * 1e3, 4) for share in (0.5, 0.95, 0.99))
-    return Latency(len(ordered), p50, p95, p99)
+    p50, p95, p99, p90 = (round(quantile(ordered, share) * 1e3, 4) for share in (0.5, 0.95, 0.99, 0.9))
+    return Latency(len(ordered), p50, p95, p99, p90, round(ordered[-1] * 1e3, 4))
 
 
 def table(rows: Sequence[LoadRow]) -> str:
@@ -84,10 +88,10 @@ def table(rows: Sequence[LoadRow]) -> str:
         overall = row.latency
         good = "-" if row.goodput_per_second is None else f"{row.goodput_per_second:.1f}"
         line = [row.name, f"{row.per_second:.1f}", good]
-        line += [_ms(overall.p50_ms), _ms(overall.p95_ms), _ms(overall.p99_ms)]
+        line += [milliseconds(overall.p50_ms), milliseconds(overall.p95_ms), milliseconds(overall.p99_ms)]
         for kind in kinds:
             of_kind = row.classes.get(kind, Latency())
-            line += [_ms(of_kind.p50_ms), _ms(of_kind.p99_ms)]
+            line += [milliseconds(of_kind.p50_ms), milliseconds(of_kind.p99_ms)]
         line += [
             _busy(row.instances),
             "-" if row.batch_mean is None else f"{row.batch_mean:.2f}",
@@ -99,20 +103,7 @@ def table(rows: Sequence[LoadRow]) -> str:
         if with_cpu:
             line.append("-" if row.cpu_seconds_per_1000 is None else f"{row.cpu_seconds_per_1000:.2f}")
         lines.append(line)
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def _ms(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+    return aligned(lines)
 
 
 def _busy(instances: Sequence[InstanceRow]) -> str:

@@ -14,6 +14,8 @@ from orchestrator.models.progress import Step
 WIDTH = 24
 REDRAWN_SECONDS = 0.1
 """Steps that come faster are left out, but for the first and the last of each kind."""
+ETA_SECONDS = 3.0
+"""Before that, nothing is known of how long the rest will take."""
 _CLEAR = "\r\x1b[K"
 
 
@@ -67,8 +69,12 @@ class Bar:
 
 
 def drawn(step: Step, seconds: float) -> str:
-    """`int8: rounding weights [######------] 12/24 8 s`; without a total nothing would move, and there is neither bar nor time."""
+    """`int8: rounding weights [######------] 12/24 8 s, about 8 s left`; without a total nothing would move, and there is neither bar
+    nor time."""
     if not step.total:
         return f"{step.what} …"
     full = WIDTH * min(max(step.done, 0), step.total) // step.total
-    return f"{step.what} [{'#' * full}{'-' * (WIDTH - full)}] {step.done}/{step.total} {seconds:.0f} s"
+    left = ""
+    if 0 < step.done < step.total and seconds >= ETA_SECONDS:
+        left = f", about {seconds * (step.total - step.done) / step.done:.0f} s left"
+    return f"{step.what} [{'#' * full}{'-' * (WIDTH - full)}] {step.done}/{step.total} {seconds:.0f} s{left}"

@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "simulate": "the router that ships on a virtual clock: another machine, another load, each policy",
     "check": "validate a layout file against the schema and the machine",
     "doctor": "what of this host costs speed or prevents serving, and the command that mends it",
+    "bench": "how fast this machine is with this model: the matrix of cells without a server, and served load",
     "optimize": "make and measure every form of a model that this CPU can run",
     "systemd": "systemd units for this host: print or install them",
     "models": "the cache of artefacts: list, show, prune",

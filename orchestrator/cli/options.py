@@ -43,6 +43,38 @@ def number(low: float, high: float, *, above: bool = False) -> Callable[[str], f
     return parse
 
 
+def listed(one: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """A list with commas between; each item as `one` reads it, the same one once."""
+
+    def parse(text: str) -> list[Any]:
+        items = [item.strip() for item in text.split(",")]
+        if not all(items):
+            raise argparse.ArgumentTypeError(f"{text!r}: an item is empty; write for example 1,2,4")
+        return list(dict.fromkeys(one(item) for item in items))
+
+    return parse
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """One of these words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise argparse.ArgumentTypeError(f"{text!r}: choose from {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def word_or(word: str, otherwise: Callable[[str], Any]) -> Callable[[str], Any]:
+    """This word as it is, and everything else as `otherwise` reads it."""
+
+    def parse(text: str) -> Any:
+        return word if text == word else otherwise(text)
+
+    return parse
+
+
 def as_declared(name: str) -> Callable[[str], Any]:
     """The parser of a number that the layout declares, with the bounds that stand there; KeyError if there is none."""
     kind = bounds_of(name)

@@ -168,7 +168,7 @@ def _costs(args: argparse.Namespace, machine: Machine, live: bool) -> CostFile:
     path = TABLES / f"{args.costs}.json" if args.costs in _tables() else Path(args.costs)
     try:
         file = decode_costs(_read(path, "--costs", f"there are {', '.join(_tables())}, or measure one: "
-                                  "`python -m orchestrator.simulate.measure --out FILE`"), args.costs)  # fmt: skip
+                                  "`orchestrator bench matrix --costs-out FILE`"), args.costs)  # fmt: skip
         if live and path.parent != TABLES and not args.any_costs:
             refuse_foreign(
                 file, args.costs, machine.model_name, _installed(file.engine) if args.sysroot is None else None

@@ -76,7 +76,7 @@ class Crowd(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CostFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The file as it is written by `python -m orchestrator.simulate.measure`."""
+    """The file as it is written by `orchestrator bench matrix --costs-out FILE`."""
 
     version: int
     model: str
@@ -234,18 +234,23 @@ def decode_costs(raw: bytes, name: str) -> CostFile:
         file = msgspec.json.decode(raw, type=CostFile)
     except msgspec.DecodeError as error:
         raise CostError(
-            f"{name}: not a cost table: {error}; make one with `python -m orchestrator.simulate.measure`"
+            f"{name}: not a cost table: {error}; make one with `orchestrator bench matrix --costs-out FILE`"
         ) from None
     if file.version != VERSION:
         raise CostError(
-            f"{name}: format {file.version}, this program reads {VERSION}; measure anew with `python -m orchestrator.simulate.measure`"
+            f"{name}: format {file.version}, this program reads {VERSION}; measure anew with `orchestrator bench matrix --costs-out FILE`"
         )
     return file
 
 
+def encode_costs(file: CostFile) -> str:
+    """The file's text."""
+    return msgspec.json.format(msgspec.json.encode(file), indent=1).decode() + "\n"
+
+
 def refuse_foreign(file: CostFile, name: str, cpu: str, engine_version: str | None) -> None:
     """CostError if the table is of another CPU than this one or was made with another version of the engine."""
-    again = "measure anew with `python -m orchestrator.simulate.measure`, or say --any-costs to use it all the same"
+    again = "measure anew with `orchestrator bench matrix --costs-out FILE`, or say --any-costs to use it all the same"
     if file.cpu != cpu:
         raise CostError(
             f"{name}: measured on {file.cpu or 'an unnamed CPU'}, the machine is {cpu or 'unnamed'}; {again}"

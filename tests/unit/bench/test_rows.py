@@ -13,11 +13,11 @@ def test_quantiles_are_of_the_nearest_rank() -> None:
 
 
 def test_latencies_are_milliseconds_whatever_their_order() -> None:
-    assert latency([0.003, 0.001, 0.002]) == Latency(3, 2.0, 3.0, 3.0)
+    assert latency([0.003, 0.001, 0.002]) == Latency(3, 2.0, 3.0, 3.0, 3.0, 3.0)
 
 
 def test_no_request_has_no_latency() -> None:
-    assert latency([]) == Latency(0, None, None, None)
+    assert latency([]) == Latency(0)
 
 
 def row(name: str, **more: object) -> LoadRow:

@@ -35,7 +35,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_line_has_the_share_that_is_done_and_the_seconds_it_took() -> None:
-    assert drawn(Step("rounding", 12, 24), 8.4) == "rounding [############------------] 12/24 8 s"
+    assert drawn(Step("rounding", 12, 24), 2.4) == "rounding [############------------] 12/24 2 s"
+    assert drawn(Step("rounding", 6, 24), 8.4) == "rounding [######------------------] 6/24 8 s, about 25 s left"
     assert drawn(Step("rounding", 24, 24), 16) == "rounding [########################] 24/24 16 s"
     assert drawn(Step("comparing"), 3.6) == "comparing …"
     assert drawn(Step("rounding", 99, 24), 1).count("#") == 24
