@@ -28,13 +28,14 @@ class Padded(NamedTuple):
 
     ids: Integers
     kept: Kept
+    lengths: list[int]
+    """Of the sequences, without padding."""
     splits: list[int] | None
     """Where the second text of each sequence begins, counted without padding; 0 = it has none."""
 
     @property
     def tokens(self) -> Tokens:
-        lengths: list[int] = self.kept.sum(axis=1).tolist()
-        return Tokens(lengths, self.ids[self.kept].astype("<i4").tobytes(), self.splits)
+        return Tokens(self.lengths, self.ids[self.kept].astype("<i4").tobytes(), self.splits)
 
 
 def padded(inputs: Mapping[str, Tensor], cut: Side | None, served: Served) -> Padded:
@@ -45,25 +46,28 @@ def padded(inputs: Mapping[str, Tensor], cut: Side | None, served: Served) -> Pa
     ids = _matrix(inputs["input_ids"])
     within_batch(len(ids), "inputs.input_ids", served, "sequences")
     kept = _mask(inputs, ids)
-    rank = kept.cumsum(axis=1)
-    """How many are kept up to each position."""
-    lengths = rank[:, -1] if ids.shape[1] else np.zeros(len(ids), np.int64)
-    if not lengths.all():
-        raise _unacceptable(f"sequence {int(np.argmin(lengths))} has no token", "input_ids")
-    limit = served.model.max_seqlen
-    longest = int(lengths.max())
+    lengths: list[int] = kept.sum(axis=1).tolist()
+    if not all(lengths):
+        raise _unacceptable(f"sequence {lengths.index(0)} has no token", "input_ids")
+    limit, longest = served.model.max_seqlen, max(lengths)
     if longest > limit:
         if cut is None:
             raise Refusal(
                 "too_long",
-                f"inputs.input_ids: sequence {int(lengths.argmax())} has {longest} tokens, the limit is {limit}; "
+                f"inputs.input_ids: sequence {lengths.index(longest)} has {longest} tokens, the limit is {limit}; "
                 'shorten it or send the parameter "truncate": true',
             )
-        kept &= rank <= limit if cut == "right" else rank > lengths[:, None] - limit
-    chosen = ids[kept]
-    if int(chosen.min()) < 0 or int(chosen.max()) >= served.vocabulary:
+        rank = kept.cumsum(axis=1)
+        kept &= rank <= limit if cut == "right" else rank > rank[:, -1:] - limit
+        lengths = [min(length, limit) for length in lengths]
+    if _largest(ids[kept]) >= served.vocabulary:
         raise _unacceptable(f"token ids of this model are 0 to {served.vocabulary - 1}", "input_ids")
-    return Padded(ids, kept, _splits(inputs, ids, kept))
+    return Padded(ids, kept, lengths, _splits(inputs, ids, kept))
+
+
+def _largest(numbers: Integers) -> int:
+    """A negative one counts as larger than every other: one look tells both ends."""
+    return int(numbers.view(np.uint64).max())
 
 
 def _matrix(tensor: Tensor) -> Integers:
@@ -80,7 +84,7 @@ def _like(inputs: Mapping[str, Tensor], name: str, ids: Integers) -> Integers | 
     found = _matrix(tensor)
     if found.shape != ids.shape:
         raise _unacceptable(f"the shape {list(found.shape)}, input_ids has {list(ids.shape)}", name)
-    if found.size and (int(found.min()) < 0 or int(found.max()) > 1):
+    if found.size and _largest(found) > 1:
         raise _unacceptable("holds other numbers than 0 and 1", name)
     return found
 
@@ -91,9 +95,7 @@ def _mask(inputs: Mapping[str, Tensor], ids: Integers) -> Kept:
         return np.ones(ids.shape, np.bool_)
     kept: Kept = mask.astype(np.bool_)
     # What is left when padding is gone must be one stretch: the model counts positions without gaps.
-    begins = kept.copy()
-    begins[:, 1:] &= ~kept[:, :-1]
-    torn = begins.sum(axis=1) > 1
+    torn = (kept[:, 1:] > kept[:, :-1]).sum(axis=1) + kept[:, :1].sum(axis=1) > 1
     if torn.any():
         raise _unacceptable(f"sequence {int(torn.argmax())} has zeros between ones", "attention_mask")
     return kept

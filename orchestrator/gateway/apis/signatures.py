@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -52,7 +53,7 @@ class Spec(NamedTuple):
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Form:
     """One way to ask a model."""
 
@@ -60,6 +61,11 @@ class Form:
     optional: tuple[Spec, ...]
     outputs: tuple[Spec, ...]
     call: Callable[[Asked, Served, Finish], Call]
+
+    @cached_property
+    def takes(self) -> frozenset[str]:
+        """The names of its inputs."""
+        return frozenset(spec.name for spec in (*self.required, *self.optional))
 
 
 Finish = Callable[[Outputs], Body]
@@ -350,20 +356,27 @@ _TEXT = (Spec("text", "BYTES", (-1,)),)
 def forms(served: Served) -> tuple[Form, ...]:
     """How this model may be asked; the first is how it is asked most simply."""
     model = served.model
-    width, labels = model.dimensions, len(classification.labels_of(served))
+    size = None if model.image is None else (model.image.height, model.image.width)
+    judges = model.head is not None and model.head.entailment is not None
+    return _forms(model.task, model.dimensions, len(classification.labels_of(served)), judges, size)
+
+
+@cache
+def _forms(task: str, width: int, labels: int, judges: bool, size: tuple[int, int] | None) -> tuple[Form, ...]:
+    """`judges`: whether it has a label for entailment. `size`: height and width of its images."""
     ranking = (
         Spec("labels", "BYTES", (-1, -1)),
         Spec("scores", "FP32", (-1, -1)),
         Spec("logits", "FP32", (-1, labels)),
     )
     per_token = (Spec("logits", "FP32", (-1, -1, width)),)
-    if model.image is not None:
-        pixels = Spec("pixel_values", "FP32", (-1, 3, model.image.height, model.image.width))
+    if size is not None:
+        pixels = Spec("pixel_values", "FP32", (-1, 3, *size))
         return (
             Form((Spec("image", "BYTES", (-1,)),), (), ranking, _images),
             Form((pixels,), (), ranking, _images),
         )
-    match model.task:
+    match task:
         case "feature-extraction":
             found = Spec("features", "FP32", (-1, -1, width))
             mask = Spec("attention_mask", "INT64", (-1, -1))
@@ -378,11 +391,11 @@ def forms(served: Served) -> tuple[Form, ...]:
             both = (Spec("question", "BYTES", (-1,)), Spec("context", "BYTES", (-1,)))
             answers = (Spec("answers", "BYTES", (-1,)),)
             return Form(both, (), answers, _answers), Form(_IDS, _BESIDE, per_token, _answers)
-        case task if task in classification.NAMES:
+        case _ if task in classification.NAMES:
             beside = [Spec("text_pair", "BYTES", (-1,))]
             if labels == 1:
                 beside.append(Spec("query", "BYTES", (-1,)))
-            if model.head is not None and model.head.entailment is not None:
+            if judges:
                 beside.append(Spec("candidate_labels", "BYTES", (-1,)))
             return Form(_TEXT, tuple(beside), ranking, _classify), Form(_IDS, _BESIDE, ranking, _classify)
     vectors = (Spec("embedding", "FP32", (-1, width)),)
@@ -392,14 +405,11 @@ def forms(served: Served) -> tuple[Form, ...]:
 def form_of(asked: Asked, served: Served) -> Form:
     """The form of the request. Refusal (422) where an input or output is none of it, or one is missing."""
     every = forms(served)
-    known = {spec.name for form in every for spec in (*form.required, *form.optional)}
-    for name in asked.inputs:
-        if name not in known:
-            raise Refusal("unprocessable", f"inputs.{name}: is unknown; this model takes {_listed(every)}")
     form = next((one for one in every if any(spec.name in asked.inputs for spec in one.required)), every[0])
-    takes = {spec.name for spec in (*form.required, *form.optional)}
     for name in asked.inputs:
-        if name not in takes:
+        if not any(name in one.takes for one in every):
+            raise Refusal("unprocessable", f"inputs.{name}: is unknown; this model takes {_listed(every)}")
+        if name not in form.takes:
             raise Refusal(
                 "unprocessable",
                 f"inputs.{name}: does not go with {form.required[0].name}; this model takes {_listed(every)}",
@@ -407,13 +417,13 @@ def form_of(asked: Asked, served: Served) -> Form:
     for spec in form.required:
         if spec.name not in asked.inputs:
             raise Refusal("unprocessable", f"inputs: {spec.name} is missing; this model takes {_listed(every)}")
-    gives = [spec.name for spec in form.outputs]
     seen: set[str] = set()
     for wish in asked.outputs:
-        if wish.name not in gives:
+        if all(wish.name != spec.name for spec in form.outputs):
+            gives = ", ".join(spec.name for spec in form.outputs)
             raise Refusal(
                 "unprocessable",
-                f"outputs.{wish.name[:80]}: is not given for {form.required[0].name}; there are {', '.join(gives)}",
+                f"outputs.{wish.name[:80]}: is not given for {form.required[0].name}; there are {gives}",
             )
         if wish.name in seen:
             raise Refusal("malformed", f"outputs.{wish.name}: is there twice")
