@@ -64,9 +64,9 @@ class App:
         notes: Notes | None = None,
         guard: Guard | None = None,
     ) -> None:
-        if served.model.task not in huggingface.TASKS:
+        if served.model.task not in huggingface.KINDS:
             raise UnknownTask(
-                f"task {served.model.task!r} has no HTTP routes; known are {', '.join(huggingface.TASKS)}"
+                f"task {served.model.task!r} has no HTTP routes; known are {', '.join(huggingface.KINDS)}"
             )
         self.served = served
         self.stats = Stats()
@@ -88,7 +88,7 @@ class App:
         self._prefix = secrets.token_hex(6)
         self._numbers = count(1)
         pages = Pages(served, uplink, live, lambda: self.draining)
-        self._routes = Routes(pages, live.stream, self._tokenize)
+        self._routes = Routes(pages, live.stream, self._tokenize, served, keyed=guard is not None)
 
     def close(self) -> None:
         """Ends the threads that make large answers and decode images; what they have not begun is dropped."""

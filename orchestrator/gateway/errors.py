@@ -7,7 +7,7 @@ words in a body, in the router's counters and on the dashboard are the same.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, TypedDict
 
 import orjson
 
@@ -69,16 +69,43 @@ class Refusal(Exception):
         self.retry_after: int | None = max(1, math.ceil(retry_after_seconds)) if kind in RETRIED else None
 
 
+class ErrorBody(TypedDict):
+    """Of all routes but /v1/*."""
+
+    error: str
+    error_type: str
+
+
+class OpenAIError(TypedDict):
+    message: str
+    type: str
+    param: None
+    code: str
+
+
+class OpenAIErrorBody(TypedDict):
+    """The error object of the OpenAI API, on /v1/*."""
+
+    error: OpenAIError
+
+
+def kinds(status: int) -> list[str]:
+    """What a status may stand for."""
+    return [kind for kind, one in STATUS.items() if one == status]
+
+
 def body(kind: str, message: str) -> bytes:
-    """The error body of all routes but /v1/*."""
-    return orjson.dumps({"error": _printable(message), "error_type": kind})
+    """An ErrorBody."""
+    found: ErrorBody = {"error": _printable(message), "error_type": kind}
+    return orjson.dumps(found)
 
 
 def openai_body(kind: str, message: str) -> bytes:
-    """The error object of the OpenAI API, for /v1/*."""
+    """An OpenAIErrorBody."""
     status = STATUS[kind]
     family = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
-    return orjson.dumps({"error": {"message": _printable(message), "type": family, "param": None, "code": kind}})
+    found: OpenAIErrorBody = {"error": {"message": _printable(message), "type": family, "param": None, "code": kind}}
+    return orjson.dumps(found)
 
 
 def _printable(message: str) -> str:

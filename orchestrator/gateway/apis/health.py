@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypedDict
+
 from orchestrator.gateway.apis.call import dumps
+
+
+class Health(TypedDict):
+    status: Literal["ready"]
+    instances_ready: int
+
+
+class Live(TypedDict):
+    live: bool
+
+
+class Ready(TypedDict):
+    ready: bool
 
 
 def trouble(*, draining: bool, router_answers: bool, known: bool, ready: int) -> str | None:
@@ -20,13 +35,16 @@ def trouble(*, draining: bool, router_answers: bool, known: bool, ready: int) ->
 
 def health(ready: int) -> bytes:
     """The body of GET /health where requests are served."""
-    return dumps({"status": "ready", "instances_ready": ready})
+    said: Health = {"status": "ready", "instances_ready": ready}
+    return dumps(said)
 
 
 def v2_live() -> bytes:
     """KServe: the process answers, whatever it can serve."""
-    return dumps({"live": True})
+    said: Live = {"live": True}
+    return dumps(said)
 
 
 def v2_ready() -> bytes:
-    return dumps({"ready": True})
+    said: Ready = {"ready": True}
+    return dumps(said)

@@ -8,6 +8,8 @@ Source: https://huggingface.co/docs/inference-providers/tasks/feature-extraction
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import msgspec
 
 from orchestrator.client.link import Answered
@@ -25,6 +27,7 @@ from orchestrator.gateway.tasks import (
     filling,
     image_classification,
     token_classification,
+    zero_shot,
 )
 
 
@@ -45,21 +48,11 @@ class VectorsRequest(msgspec.Struct):
 
 
 _predict = msgspec.json.Decoder(VectorsRequest)
-_TASKS: dict[str, Parse] = {
-    **dict.fromkeys(classification.NAMES, classification.predict),
-    **dict.fromkeys(token_classification.NAMES, token_classification.predict),
-    **dict.fromkeys(filling.NAMES, filling.predict),
-    **dict.fromkeys(answering.NAMES, answering.predict),
-    **dict.fromkeys(image_classification.NAMES, image_classification.predict),
-}
-"""Tasks with a head; embeddings and features are below."""
-
-TASKS = (*embedding.NAMES, *features.NAMES, *_TASKS)
 
 
 def predict(body: bytes, served: Served) -> Call:
     """POST /predict and POST /, whatever the model's task is."""
-    return _TASKS.get(served.model.task, _vectors)(body, served)
+    return KINDS[served.model.task].parse(body, served)
 
 
 def _vectors(body: bytes, served: Served) -> Call:
@@ -94,3 +87,57 @@ def _vectors(body: bytes, served: Served) -> Call:
         return dumps(rows[0] if single else rows)
 
     return call(inputs, "inputs", cut, render, served)
+
+
+class Kind(NamedTuple):
+    """How a task is asked on this route."""
+
+    parse: Parse
+    body: Any
+    """Type of the request's body, and of the answer's."""
+    answer: Any
+
+
+Scores = classification.LabelScore
+Entities = list[token_classification.FoundEntity]
+Fills = list[filling.Fill]
+Span = answering.Span
+
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(embedding.NAMES, Kind(_vectors, VectorsRequest, list[float] | list[list[float]])),
+    **dict.fromkeys(
+        features.NAMES, Kind(_vectors, VectorsRequest, list[list[list[float]]] | list[list[list[list[float]]]])
+    ),
+    **dict.fromkeys(
+        classification.NAMES,
+        Kind(
+            classification.predict,
+            classification.ClassificationRequest,
+            Scores | list[Scores] | list[list[Scores]] | zero_shot.Judged | list[zero_shot.Judged],
+        ),
+    ),
+    **dict.fromkeys(
+        token_classification.NAMES,
+        Kind(
+            token_classification.predict,
+            token_classification.TokenClassificationRequest,
+            Entities | list[Entities],
+        ),
+    ),
+    **dict.fromkeys(
+        filling.NAMES, Kind(filling.predict, filling.FillMaskRequest, Fills | list[Fills] | list[Fills | list[Fills]])
+    ),
+    **dict.fromkeys(
+        answering.NAMES,
+        Kind(answering.predict, answering.QuestionAnsweringRequest, Span | list[Span] | list[Span | list[Span]]),
+    ),
+    **dict.fromkeys(
+        image_classification.NAMES,
+        Kind(
+            image_classification.predict,
+            image_classification.ImageClassificationRequest,
+            list[Scores] | list[list[Scores]],
+        ),
+    ),
+}
+"""By task."""

@@ -5,7 +5,7 @@ Sources: https://jina.ai/reranker/ and https://docs.cohere.com/reference/rerank.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import msgspec
 
@@ -15,13 +15,13 @@ from orchestrator.gateway.apis.options import at_least_one
 from orchestrator.gateway.tasks import reranking
 
 
-class _Document(msgspec.Struct):
+class Document(msgspec.Struct):
     text: str
 
 
-class _Rerank(msgspec.Struct):
+class RelevanceRequest(msgspec.Struct):
     query: str
-    documents: list[str | _Document]
+    documents: list[str | Document]
     model: str | None = None
     top_n: int | None = None
     return_documents: bool = False
@@ -29,7 +29,22 @@ class _Rerank(msgspec.Struct):
     """Cuts what is too long instead of refusing it."""
 
 
-_rerank = msgspec.json.Decoder(_Rerank)
+class Relevance(TypedDict):
+    """`index` is the place of the document in the request; the score is from 0 to 1."""
+
+    index: int
+    relevance_score: float
+    document: NotRequired[dict[str, str]]
+
+
+class RelevanceResponse(TypedDict):
+    object: str
+    model: str
+    results: list[Relevance]
+    usage: dict[str, int]
+
+
+_rerank = msgspec.json.Decoder(RelevanceRequest)
 
 
 def rerank(body: bytes, served: Served) -> Call:
@@ -37,17 +52,15 @@ def rerank(body: bytes, served: Served) -> Call:
     reranking.require(served)
     request = decode(_rerank, body)
     at_least_one(request.top_n, "top_n")
-    texts = [one.text if isinstance(one, _Document) else one for one in request.documents]
+    texts = [one.text if isinstance(one, Document) else one for one in request.documents]
 
-    def shape(ranks: list[tuple[int, float]], tokens: Tokens) -> dict[str, Any]:
-        results = [
-            {
-                "index": index,
-                "relevance_score": score,
-                **({"document": {"text": texts[index]}} if request.return_documents else {}),
-            }
-            for index, score in ranks[: request.top_n]
+    def shape(ranks: list[tuple[int, float]], tokens: Tokens) -> RelevanceResponse:
+        results: list[Relevance] = [
+            {"index": index, "relevance_score": score} for index, score in ranks[: request.top_n]
         ]
+        if request.return_documents:
+            for one in results:
+                one["document"] = {"text": texts[one["index"]]}
         usage = {"prompt_tokens": tokens.total, "total_tokens": tokens.total}
         return {"object": "list", "model": served.model.id, "results": results, "usage": usage}
 

@@ -7,7 +7,7 @@ a name to fill in; the answer names the model that it came from.
 from __future__ import annotations
 
 from binascii import b2a_base64
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import msgspec
 
@@ -19,7 +19,7 @@ from orchestrator.gateway.tasks import embedding
 from orchestrator.status import ModelStatus
 
 
-class _Embeddings(msgspec.Struct):
+class EmbeddingsRequest(msgspec.Struct):
     input: Inputs
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
@@ -29,7 +29,36 @@ class _Embeddings(msgspec.Struct):
     """Not OpenAI's: cuts a text that is too long instead of refusing it."""
 
 
-_embeddings = msgspec.json.Decoder(_Embeddings)
+class Embedding(TypedDict):
+    """Floats, or with `encoding_format` base64 their little-endian bytes."""
+
+    object: str
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingsResponse(TypedDict):
+    object: str
+    data: list[Embedding]
+    model: str
+    usage: dict[str, int]
+
+
+class Model(TypedDict):
+    """`created` in seconds since the epoch: when this gateway started."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+
+
+class Models(TypedDict):
+    object: str
+    data: list[Model]
+
+
+_embeddings = msgspec.json.Decoder(EmbeddingsRequest)
 
 
 def embeddings(body: bytes, served: Served) -> Call:
@@ -58,7 +87,8 @@ def embeddings(body: bytes, served: Served) -> Call:
 
 def models(model: ModelStatus, created: int) -> bytes:
     """GET /v1/models. `created` in seconds since the epoch."""
-    return dumps({"object": "list", "data": [_model(model, created)]})
+    listed: Models = {"object": "list", "data": [_model(model, created)]}
+    return dumps(listed)
 
 
 def model_named(name: str, model: ModelStatus, created: int) -> bytes:
@@ -68,5 +98,5 @@ def model_named(name: str, model: ModelStatus, created: int) -> bytes:
     return dumps(_model(model, created))
 
 
-def _model(model: ModelStatus, created: int) -> dict[str, Any]:
+def _model(model: ModelStatus, created: int) -> Model:
     return {"id": model.id, "object": "model", "created": created, "owned_by": "orchestrator"}

@@ -6,7 +6,7 @@ a body in tensors.py. Source: https://github.com/kserve/open-inference-protocol,
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NotRequired, TypedDict
 from urllib.parse import unquote
 
 from orchestrator import __version__
@@ -21,6 +21,35 @@ MODELS: Final = "/v2/models/"
 VERSION: Final = "1"
 """What clients that name one send. Which weights these are says the digest in GET /info."""
 EXTENSIONS: Final = ("binary_tensor_data",)
+
+
+class ServerMetadata(TypedDict):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class MetadataTensor(TypedDict):
+    """A size of -1 may be any. Parameters: `optional`; `instead_of` another input; `for` which input an output is given."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: NotRequired[dict[str, Any]]
+
+
+class ModelMetadata(TypedDict):
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[MetadataTensor]
+    outputs: list[MetadataTensor]
+
+
+class ModelReady(TypedDict):
+    name: str
+    ready: bool
+
 
 _ACTIONS: Final = ("infer", "ready")
 
@@ -63,39 +92,46 @@ def require(at: Place | None, model: ModelStatus) -> None:
 
 def server() -> bytes:
     """GET /v2."""
-    return dumps({"name": "orchestrator", "version": __version__, "extensions": EXTENSIONS})
+    said: ServerMetadata = {"name": "orchestrator", "version": __version__, "extensions": list(EXTENSIONS)}
+    return dumps(said)
 
 
 def metadata(served: Served) -> bytes:
     """GET /v2/models/NAME. The inputs of the first form; those of the other one and optional ones say so in their parameters."""
     model = served.model
     first, *others = signatures.forms(served)
-    inputs = signatures.described(first.required) + signatures.described(first.optional, {"optional": True})
-    outputs = signatures.described(first.outputs)
+    inputs = _described(first.required) + _described(first.optional, optional=True)
+    outputs = _described(first.outputs)
     known = {spec.name for spec in first.outputs}
     for other in others:
         instead = {"instead_of": first.required[0].name}
-        inputs += signatures.described(other.required, instead)
-        inputs += signatures.described(other.optional, {**instead, "optional": True})
-        outputs += [
-            one
-            for one in signatures.described(other.outputs, {"for": other.required[0].name})
-            if one["name"] not in known
-        ]
-    return dumps(
-        {
-            "name": model.id,
-            "versions": [VERSION],
-            "platform": f"{model.engine}_onnx",
-            "inputs": inputs,
-            "outputs": outputs,
-        }
-    )
+        inputs += _described(other.required, **instead) + _described(other.optional, **instead, optional=True)
+        more = _described(other.outputs, **{"for": other.required[0].name})
+        outputs += [one for one in more if one["name"] not in known]
+    found: ModelMetadata = {
+        "name": model.id,
+        "versions": [VERSION],
+        "platform": f"{model.engine}_onnx",
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+    return dumps(found)
+
+
+def _described(specs: tuple[signatures.Spec, ...], **parameters: Any) -> list[MetadataTensor]:
+    found: list[MetadataTensor] = []
+    for spec in specs:
+        one: MetadataTensor = {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+        if parameters:
+            one["parameters"] = parameters
+        found.append(one)
+    return found
 
 
 def ready(model: ModelStatus) -> bytes:
     """GET /v2/models/NAME/ready, where it is."""
-    return dumps({"name": model.id, "ready": True})
+    said: ModelReady = {"name": model.id, "ready": True}
+    return dumps(said)
 
 
 def infer(body: bytes, served: Served, header_length: int | None) -> Call:

@@ -10,7 +10,7 @@ brings token ids has no text that entities or answers could be cut from, and get
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -467,9 +467,3 @@ def _require_column(tensor: Tensor) -> None:
         raise Refusal(
             "unprocessable", f"inputs.{tensor.name}: the shape {list(tensor.shape)!s:.80}, expected [n] or [n, 1]"
         )
-
-
-def described(specs: tuple[Spec, ...], more: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """For the metadata of the model."""
-    shared = {} if more is None else {"parameters": dict(more)}
-    return [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape), **shared} for one in specs]

@@ -5,7 +5,7 @@ Source: https://huggingface.github.io/text-embeddings-inference/
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 from tokenizers import Encoding
@@ -19,7 +19,7 @@ from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.tasks import classification, embedding, reranking
 
 
-class _Embed(msgspec.Struct):
+class EmbedRequest(msgspec.Struct):
     inputs: Inputs
     truncate: bool | None = None
     truncation_direction: Direction = "right"
@@ -28,7 +28,7 @@ class _Embed(msgspec.Struct):
     prompt_name: str | None = None
 
 
-class _Rerank(msgspec.Struct):
+class RerankRequest(msgspec.Struct):
     query: str
     texts: list[str]
     raw_scores: bool = False
@@ -37,15 +37,51 @@ class _Rerank(msgspec.Struct):
     truncation_direction: Direction = "right"
 
 
-class _Tokenize(msgspec.Struct):
+class TokenizeRequest(msgspec.Struct):
     inputs: str | list[str]
     add_special_tokens: bool = True
     prompt_name: str | None = None
 
 
-_embed = msgspec.json.Decoder(_Embed)
-_rerank = msgspec.json.Decoder(_Rerank)
-_tokenize = msgspec.json.Decoder(_Tokenize)
+class Rank(TypedDict):
+    """`index` is the place of the text in the request."""
+
+    index: int
+    score: float
+    text: NotRequired[str]
+
+
+class SpelledToken(TypedDict):
+    """`start` and `stop` in characters of the text, null for special tokens."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+class Info(TypedDict):
+    """What is served. `max_input_length` in tokens, `max_client_batch_size` in texts, `model_sha` is the digest of the weights."""
+
+    model_id: str
+    model_sha: str
+    model_dtype: str
+    model_type: dict[str, Any]
+    max_concurrent_requests: int
+    max_input_length: int
+    max_client_batch_size: int
+    auto_truncate: bool
+    version: str
+    engine: str
+    architecture: str
+    task: str
+    dimensions: int
+
+
+_embed = msgspec.json.Decoder(EmbedRequest)
+_rerank = msgspec.json.Decoder(RerankRequest)
+_tokenize = msgspec.json.Decoder(TokenizeRequest)
 
 
 def embed(body: bytes, served: Served) -> Call:
@@ -68,11 +104,10 @@ def rerank(body: bytes, served: Served) -> Call:
     reranking.require(served)
     request = decode(_rerank, body)
 
-    def shape(ranks: list[tuple[int, float]], _: Tokens) -> list[dict[str, Any]]:
-        return [
-            {"index": index, "score": score, **({"text": request.texts[index]} if request.return_text else {})}
-            for index, score in ranks
-        ]
+    def shape(ranks: list[tuple[int, float]], _: Tokens) -> list[Rank]:
+        if not request.return_text:
+            return [{"index": index, "score": score} for index, score in ranks]
+        return [{"index": index, "score": score, "text": request.texts[index]} for index, score in ranks]
 
     cut = cut_of(request.truncate, side(request.truncation_direction), served)
     return reranking.call(request.query, request.texts, "texts", cut, request.raw_scores, served, shape)
@@ -96,9 +131,9 @@ def tokenize(body: bytes, served: Served) -> tuple[list[str], bool]:
 
 def spelled(texts: list[str], encodings: list[Encoding]) -> bytes:
     """The answer of /tokenize: per text its tokens, `start` and `stop` in characters and null for special tokens."""
-    answer: list[list[dict[str, Any]]] = []
+    answer: list[list[SpelledToken]] = []
     for text, encoding in zip(texts, encodings, strict=True):
-        tokens = []
+        tokens: list[SpelledToken] = []
         for number, token, special, (start, stop) in zip(
             encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
         ):
@@ -113,23 +148,22 @@ def spelled(texts: list[str], encodings: list[Encoding]) -> bytes:
 def info(served: Served) -> bytes:
     """GET /info."""
     model, limits = served.model, served.limits
-    return dumps(
-        {
-            "model_id": model.id,
-            "model_sha": model.digest,
-            "model_dtype": {"fp32": "float32", "bf16": "bfloat16"}.get(model.precision, model.precision),
-            "model_type": _model_type(served),
-            "max_concurrent_requests": limits.in_flight,
-            "max_input_length": model.max_seqlen,
-            "max_client_batch_size": limits.batch,
-            "auto_truncate": limits.truncate or model.truncate,
-            "version": __version__,
-            "engine": model.engine,
-            "architecture": model.architecture,
-            "task": model.task,
-            "dimensions": model.dimensions,
-        }
-    )
+    found: Info = {
+        "model_id": model.id,
+        "model_sha": model.digest,
+        "model_dtype": {"fp32": "float32", "bf16": "bfloat16"}.get(model.precision, model.precision),
+        "model_type": _model_type(served),
+        "max_concurrent_requests": limits.in_flight,
+        "max_input_length": model.max_seqlen,
+        "max_client_batch_size": limits.batch,
+        "auto_truncate": limits.truncate or model.truncate,
+        "version": __version__,
+        "engine": model.engine,
+        "architecture": model.architecture,
+        "task": model.task,
+        "dimensions": model.dimensions,
+    }
+    return dumps(found)
 
 
 def _model_type(served: Served) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
@@ -41,7 +41,7 @@ class InferInput(msgspec.Struct):
     shape: list[int]
     datatype: str
     parameters: Parameters | None = None
-    data: msgspec.Raw = msgspec.Raw()
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class InferRequestedOutput(msgspec.Struct):
@@ -82,7 +82,8 @@ class Tensor(msgspec.Struct, frozen=True, gc=False):
     datatype: str
     shape: tuple[int, ...]
     parameters: Parameters
-    data: msgspec.Raw
+    data: bytes
+    """JSON; empty where its bytes came behind it."""
     blob: memoryview | None
     """Its bytes, where they came behind the JSON."""
 
@@ -118,6 +119,23 @@ class Asked(NamedTuple):
     """Empty: all."""
     binary: bool
     """How outputs are given where none is named."""
+
+
+class OutputTensor(TypedDict):
+    """A tensor of the answer. `data`, or `binary_data_size` in its parameters and its bytes behind the JSON."""
+
+    name: str
+    datatype: Literal["FP32", "INT64", "BYTES"]
+    shape: list[int]
+    parameters: NotRequired[Parameters]
+    data: NotRequired[list[float | int | str]]
+
+
+class InferResponse(TypedDict):
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]
+    id: NotRequired[str]
 
 
 class Output(NamedTuple):
@@ -172,12 +190,13 @@ def _tensor(one: InferInput, rest: memoryview, at: int, no_header: bool) -> tupl
     if any(size < 0 for size in one.shape):
         raise Refusal("malformed", f"{where}.shape: {one.shape!s:.80} has a negative size; say how many there are")
     shape = tuple(one.shape)
-    given = len(one.data) > 0 and bytes(one.data) != b"null"
+    data = b"" if isinstance(one.data, msgspec.UnsetType) else bytes(one.data)
+    given = data not in (b"", b"null")
     size = parameters.get("binary_data_size")
     if size is None:
         if not given:
             raise Refusal("malformed", f"{where}: has neither data nor binary_data_size")
-        return Tensor(name, one.datatype, shape, parameters, one.data, None), at
+        return Tensor(name, one.datatype, shape, parameters, data, None), at
     if type(size) is not int or size < 0:
         raise Refusal("malformed", f"{where}.parameters.binary_data_size: expected a whole number of bytes, 0 or more")
     if given:
@@ -188,7 +207,7 @@ def _tensor(one: InferInput, rest: memoryview, at: int, no_header: bool) -> tupl
             "malformed",
             f"{where}: binary_data_size is {size}, {len(rest) - at} bytes of the body are left for it{missing}",
         )
-    return Tensor(name, one.datatype, shape, parameters, one.data, rest[at : at + size]), at + size
+    return Tensor(name, one.datatype, shape, parameters, b"", rest[at : at + size]), at + size
 
 
 def _wish(one: InferRequestedOutput, otherwise: bool) -> Wish:
@@ -279,7 +298,7 @@ def _from_bytes(tensor: Tensor, kind: str) -> npt.NDArray[Any]:
 
 def _from_json(tensor: Tensor, decoders: list[msgspec.json.Decoder[Any]]) -> list[Any]:
     """The elements in row-major order, nested as the shape says or flat."""
-    raw = bytes(tensor.data)
+    raw = tensor.data
     depth = 0
     for byte in raw:
         if byte == 0x5B:

@@ -8,7 +8,7 @@ counts together. Source: QuestionAnsweringPipeline of transformers 4 (version 5 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 import numpy as np
@@ -56,6 +56,15 @@ class Parameters(msgspec.Struct, forbid_unknown_fields=True):
 class QuestionAnsweringRequest(msgspec.Struct):
     inputs: Question | list[Question]
     parameters: Parameters | None = None
+
+
+class Span(TypedDict):
+    """An answer and where in the context it stands, in characters."""
+
+    score: float
+    start: int
+    end: int
+    answer: str
 
 
 _predict = msgspec.json.Decoder(QuestionAnsweringRequest)
@@ -140,13 +149,13 @@ class Answering:
             answers.append(found[0] if len(found) == 1 else found)
         return answers
 
-    def _answers(self, context: str, windows: list[tuple[Encoding, Floats]]) -> list[dict[str, Any]]:
+    def _answers(self, context: str, windows: list[tuple[Encoding, Floats]]) -> list[Span]:
         parameters = self._parameters
         # Widening to words makes some candidates one.
         most = parameters.top_k * 2 + 10 if parameters.align_to_words else parameters.top_k
         head = self._served.model.head
         cls = None if head is None else head.cls_id
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Span] = {}
         nothing = 1_000_000.0
         for window, logits in windows:
             starts, ends, scores, null = spans(logits, possible(window, cls), most, parameters.max_answer_len)

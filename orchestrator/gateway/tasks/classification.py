@@ -7,7 +7,7 @@ Sources: transformers TextClassificationPipeline; https://huggingface.github.io/
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -45,6 +45,11 @@ class ClassificationRequest(msgspec.Struct):
     raw_scores: bool | None = None
     truncate: bool | None = None
     truncation_direction: Direction | None = None
+
+
+class LabelScore(TypedDict):
+    label: str
+    score: float
 
 
 _predict = msgspec.json.Decoder(ClassificationRequest)
@@ -131,7 +136,7 @@ def classify(texts: list[Text], field: str, options: Truncation, served: Served,
     return Call(None, None, side, render, encode, characters)
 
 
-def ranked(scores: Floats, labels: list[str], most: int | None) -> list[dict[str, Any]]:
+def ranked(scores: Floats, labels: list[str], most: int | None) -> list[LabelScore]:
     """Labels with their scores, the best first; equal ones in the order of their ids."""
     both = sorted(zip(labels, scores.tolist(), strict=True), key=lambda one: one[1], reverse=True)
     return [{"label": label, "score": score} for label, score in both[:most]]

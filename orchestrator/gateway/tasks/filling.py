@@ -6,7 +6,7 @@ A text with several masks is computed once for each: the graph gives one row of 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 import numpy as np
@@ -36,6 +36,15 @@ class Parameters(Truncation, forbid_unknown_fields=True):
 class FillMaskRequest(msgspec.Struct):
     inputs: str | list[str]
     parameters: Parameters | None = None
+
+
+class Fill(TypedDict):
+    """A word for a mask: its probability, its id, itself, and the text with it."""
+
+    score: float
+    token: int
+    token_str: str
+    sequence: str
 
 
 _predict = msgspec.json.Decoder(FillMaskRequest)
@@ -107,11 +116,11 @@ class Filling:
             answers.append(filled[0] if single else filled)
         return answers
 
-    def _fill(self, ids: list[int], place: int, probabilities: Floats, *, single: bool) -> list[dict[str, Any]]:
+    def _fill(self, ids: list[int], place: int, probabilities: Floats, *, single: bool) -> list[Fill]:
         """The best tokens for one mask. Other masks stay visible in `sequence`."""
         targets = None if self._targets is None else np.array(self._targets)
         considered = probabilities if targets is None else probabilities[targets]
-        found = []
+        found: list[Fill] = []
         for best in best_of(considered, self._parameters.top_k):
             token = best if targets is None else int(targets[best])
             filled = [one for one in (*ids[:place], token, *ids[place + 1 :]) if one != self._pad]

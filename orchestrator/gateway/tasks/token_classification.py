@@ -6,7 +6,7 @@ continue a word.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
@@ -36,6 +36,18 @@ class Parameters(Truncation, forbid_unknown_fields=True):
 class TokenClassificationRequest(msgspec.Struct):
     inputs: str | list[str]
     parameters: Parameters | None = None
+
+
+class FoundEntity(TypedDict):
+    """A token, or with an aggregation strategy the tokens of one entity; `start` and `end` in characters of the text."""
+
+    entity: NotRequired[str]
+    entity_group: NotRequired[str]
+    score: float
+    index: NotRequired[int]
+    word: str
+    start: int
+    end: int
 
 
 _predict = msgspec.json.Decoder(TokenClassificationRequest)

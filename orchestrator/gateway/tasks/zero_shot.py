@@ -5,6 +5,8 @@ Source: transformers ZeroShotClassificationPipeline; Yin et al., arXiv 1909.0016
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import numpy as np
 
 from orchestrator.client.link import Answered
@@ -16,6 +18,14 @@ from orchestrator.gateway.tasks import numbers
 from orchestrator.gateway.tasks.numbers import Floats
 
 TEMPLATE = "This example is {}."
+
+
+class Judged(TypedDict):
+    """The labels that fit the text, the best first."""
+
+    sequence: str
+    labels: list[str]
+    scores: list[float]
 
 
 def call(
@@ -31,7 +41,7 @@ def call(
     work = judging(texts, "inputs", candidates, template, multi_label, side, served)
 
     def render(answer: Answered, _: Tokens) -> bytes:
-        answers = [
+        answers: list[Judged] = [
             {"sequence": text, "labels": best, "scores": fits.tolist()}
             for text, (best, fits) in zip(texts, work.found(answer), strict=True)
         ]

@@ -6,6 +6,7 @@ The stored answers were made by tests/data/tasks/make_reference.py, which says h
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.gateway import openapi
+from orchestrator.gateway.apis import huggingface
+from orchestrator.gateway.openapi import Operation, Says
+
+check: Any = runpy.run_path(str(Path(__file__).parents[2] / "support" / "schemas.py"))["check"]
 REFERENCE = json.loads((Path(__file__).parents[2] / "data" / "tasks" / "reference.json").read_text(encoding="utf-8"))
 LARGEST_DIFFERENCE = 1e-4
 
@@ -38,6 +44,19 @@ def test_the_answer_is_that_of_the_pipeline(model: Callable[..., Any], key: str)
     stored = REFERENCE[key]
     ours = model(key.split("/")[0]).post(stored["request"])
     same(ours, stored["answer"], key)
+
+
+@pytest.mark.parametrize("key", REFERENCE)
+def test_request_and_answer_are_of_the_types_that_openapi_tells(model: Callable[..., Any], key: str) -> None:
+    served = model(key.split("/")[0]).served
+    kind = huggingface.KINDS[served.model.task]
+    says = Says("", kind.answer, kind.body)
+    document = json.loads(openapi.document([Operation("POST", "/predict", says, True, False)], served, keyed=False))
+    operation, components = document["paths"]["/predict"]["post"], document["components"]["schemas"]
+    body = {name: value for name, value in REFERENCE[key]["request"].items() if name != "pipeline"}
+    check(body, operation["requestBody"]["content"]["application/json"]["schema"], components)
+    answer = model(key.split("/")[0]).post(body)
+    check(answer, operation["responses"]["200"]["content"]["application/json"]["schema"], components)
 
 
 def test_every_request_has_a_stored_answer(tiny_tasks: ModuleType) -> None:

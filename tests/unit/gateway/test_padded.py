@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -25,7 +24,7 @@ SERVED = Served(MODEL, Limits(batch=3), vocabulary=100)
 
 def tensor(name: str, rows: Any, datatype: str = "INT64") -> Tensor:
     array = np.array(rows, np.int64 if datatype == "INT64" else np.int32)
-    return Tensor(name, datatype, array.shape, {}, msgspec.Raw(), memoryview(array.tobytes()))
+    return Tensor(name, datatype, array.shape, {}, b"", memoryview(array.tobytes()))
 
 
 def read(
