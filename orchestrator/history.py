@@ -123,7 +123,7 @@ class History(msgspec.Struct, frozen=True):
     uptime_seconds: float
     """When this was said. A point was at `time_unix - uptime_seconds` plus its own uptime."""
     step_seconds: float
-    """A point per so many seconds; where two are further apart, nothing is known of the time between."""
+    """A point per so many seconds; where two are much further apart, nothing is known of the time between."""
     points: list[float]
     """Uptime of each point in seconds, ascending."""
     totals: TotalsPast

@@ -19,7 +19,7 @@ COMMANDS: dict[str, str] = {
     "up": "start everything and serve until Ctrl-C",
     "down": "stop the running orchestrator, answering what it accepted",
     "status": "what is running: states, cores, queue, throughput, latency",
-    "top": "the same live in a terminal: a row per instance, the last minute, events",
+    "top": "the live view in a terminal: a row per instance with its last minute, events, warnings",
     "logs": "what was said, by whom and when, whether it runs or not",
     "restart": "a new process for one part, or for each instance in turn, with no request lost",
     "drain": "take an instance out of service; its process stays",

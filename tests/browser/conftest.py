@@ -21,6 +21,7 @@ from aiohttp import web
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from orchestrator.dashboard import assets
+from orchestrator.history import Past, Step
 from orchestrator.plan.model import Bucket
 from orchestrator.status import (
     CpuStatus,
@@ -124,6 +125,7 @@ class Simulation:
         self.viewers: list[asyncio.Queue[bytes | None]] = []
         self.arrived = threading.Condition()
         self.connections = 0
+        self.remember()
         self.url = ""
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -147,6 +149,24 @@ class Simulation:
 
     def push_text(self, text: bytes) -> None:
         self.call(self._push(text))
+
+    def remember(self, *statuses: Status) -> None:
+        """What the supervisor has seen of it before anybody opened the page."""
+        past = Past()
+        for status in statuses:
+            past.record(status)
+        now, uptime, pid = (
+            (statuses[-1].time_unix, statuses[-1].uptime_seconds, statuses[-1].pid)
+            if statuses
+            else (BEGIN, 600.0, 3999)
+        )
+        steps: tuple[Step, ...] = (2, 60)
+        self.history = {
+            str(step): msgspec.json.encode(
+                past.document(step, 1e9, version="0.1.0", pid=pid, time_unix=now, uptime_seconds=uptime)
+            )
+            for step in steps
+        }
 
     def break_stream(self, status: int = 503, body: bytes = b'{"error": "no state yet"}') -> None:
         """Ends every stream, and refuses what comes after with this answer until the next `mend`."""
@@ -180,6 +200,7 @@ class Simulation:
             app.router.add_get(f"{prefix}/dashboard/{{name}}", asset)
             app.router.add_get(f"{prefix}/api/state", self._state)
             app.router.add_get(f"{prefix}/api/stream", self._stream)
+            app.router.add_get(f"{prefix}/api/history", self._history)
         self.runner = web.AppRunner(app, shutdown_timeout=1.0)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", 0)
@@ -203,6 +224,12 @@ class Simulation:
     async def _state(self, request: web.Request) -> web.Response:
         status, body = self.refusal or ((200, self.latest) if self.latest else (503, b'{"error": "no state yet"}'))
         return web.Response(status=status, body=body, content_type="application/json")
+
+    async def _history(self, request: web.Request) -> web.Response:
+        body = self.history.get(request.query["step"])
+        if body is None:
+            return web.Response(status=503, body=b'{"error": "nobody remembers"}', content_type="application/json")
+        return web.Response(body=body, content_type="application/json")
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if self.refusal:

@@ -458,7 +458,7 @@ def test_before_the_first_document_the_page_says_what_it_waits_for(
 
 @pytest.mark.parametrize(
     ("sent", "said"),
-    [(b"{", "cannot be read"), (b"null", 'no usable "time_unix"'), (b'{"time_unix": 1}', 'no usable "state"')],
+    [(b"{", "cannot be read"), (b"null", 'no usable "time_unix"'), (b'{"time_unix": 1}', 'no usable "uptime_seconds"')],
 )
 def test_a_document_that_cannot_be_read_is_reported_and_the_last_good_one_kept(
     page: Page, simulation: Any, scenarios: Any, sent: bytes, said: str
@@ -582,7 +582,7 @@ def test_hostile_names_stay_text(page: Page, simulation: Any, scenarios: Any) ->
     status.machine.cpus[0] = msgspec.structs.replace(status.machine.cpus[0], used_by=hostile)
     status.gateways[0].name = status.router.state = hostile
     status.router.rejected = {hostile: 1}
-    later = msgspec.structs.replace(status, time_unix=status.time_unix + 1)
+    later = msgspec.structs.replace(status, time_unix=status.time_unix + 1, uptime_seconds=status.uptime_seconds + 1)
     watch(page, simulation, status, later)
     expect(page.locator("#facts")).to_contain_text(hostile)
     expect(page.locator("#problems")).to_contain_text(hostile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -43,5 +44,17 @@ def test_the_lines_of_both_instances_move_under_load_and_the_page_has_no_complai
         expect(row.locator(".verified")).to_contain_text("✔ bind")
     expect(page.locator("#map")).to_contain_text("short-0")
     expect(page.locator("#map")).to_contain_text("long-0")
+    remembered = json.loads(shared_system.get("/api/history")[1])["points"]
+    shown = [at for at in remembered if at > remembered[-1] - 240]  # of five minutes, which go on meanwhile
+    page.reload()
+    page.wait_for_function(
+        """wanted => {
+            const path = document.querySelector('#throughput path[data-instance="short-0"]');
+            return path && ((path.getAttribute("d") || "").match(/[ML]/g) || []).length >= wanted;
+        }""",
+        arg=len(shown),
+    )
+    expect(page.locator("#charts-note")).to_have_text("")
+    expect(page.locator("#events li").filter(has_text="short-0 starting → ready")).to_have_count(1)
     load.stop()
     assert [outcome for outcome in load.outcomes if outcome.code != 200 or outcome.wrong] == []

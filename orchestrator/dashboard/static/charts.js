@@ -1,9 +1,7 @@
-// How did a figure of each instance move over the last five minutes? A line chart in SVG, read by eye, pointer or arrow keys.
+// How did a figure of each instance move over the time that is shown? A line chart in SVG, read by eye, pointer or arrow keys.
 
-import { WINDOW_SECONDS } from "./state.js";
 import { clock, make, makeSvg, number, setAttribute, setText } from "./view.js";
 
-const GAP_SECONDS = 3.5; // a line is not drawn over a time of which nothing is known; documents come once a second
 const MARGIN = { top: 12, right: 12, bottom: 22, left: 46 };
 const LABEL_GUTTER = 92;
 const LABEL_HEIGHT = 13;
@@ -122,7 +120,10 @@ export class LineChart {
     if (this.shown) this.show(this.shown);
   }
 
-  /** `samples` as in History; `instances` in order: {name, slot, hidden}. */
+  /**
+   * `samples` as in History; `instances` in order: {name, slot, hidden}; `range` as in RANGES of main.js: the seconds that the axis
+   * covers, from where on two samples are too far apart for a line between them, and how many seconds lie between two ticks.
+   */
   show(shown) {
     this.shown = shown;
     if (!this.width || !this.height) return;
@@ -134,7 +135,7 @@ export class LineChart {
     const right = this.width - MARGIN.right - (labelled ? LABEL_GUTTER : 0);
     const bottom = this.height - MARGIN.bottom;
     this.frame = { left, right, top: MARGIN.top, bottom, end };
-    this.xOf = (t) => right - ((end - t) / WINDOW_SECONDS) * (right - left);
+    this.xOf = (t) => right - ((end - t) / shown.range.seconds) * (right - left);
 
     const values = [];
     for (const sample of samples) {
@@ -149,7 +150,7 @@ export class LineChart {
     this.drawGrid(ticks, samples.length > 0);
     this.drawLines(visible, samples);
     this.drawLabels(labelled ? visible : [], samples.at(-1));
-    setText(this.message, values.length ? "" : samples.length ? this.empty : "No data yet");
+    setText(this.message, values.length ? "" : samples.length ? `${this.empty} ${shown.range.words}` : "No data yet");
     setAttribute(this.message, "x", (left + right) / 2);
     setAttribute(this.message, "y", (MARGIN.top + bottom) / 2);
     setAttribute(this.svg, "aria-label", this.summary(visible, samples.at(-1)));
@@ -172,13 +173,14 @@ export class LineChart {
 
   drawGrid(ticks, dated) {
     const { left, right, top, bottom, end } = this.frame;
+    const { seconds, tick: between } = this.shown.range;
     const parts = [];
     for (const tick of ticks) {
       const y = this.yOf(tick);
       parts.push(makeSvg("line", { x1: left, x2: right, y1: y, y2: y, class: tick === ticks[0] ? "axis" : "" }));
       parts.push(makeSvg("text", { x: left - 6, y: y + 4, "text-anchor": "end" }, number(tick)));
     }
-    for (let minute = Math.ceil((end - WINDOW_SECONDS) / 60) * 60; dated && minute <= end; minute += 60) {
+    for (let minute = Math.ceil((end - seconds) / between) * between; dated && minute <= end; minute += between) {
       const x = this.xOf(minute);
       parts.push(makeSvg("line", { x1: x, x2: x, y1: top, y2: bottom + 4, class: "minute" }));
       if (x > left + 14 && x < right - 14) parts.push(makeSvg("text", { x, y: bottom + 17, "text-anchor": "middle" }, clock(minute, false)));
@@ -187,7 +189,7 @@ export class LineChart {
   }
 
   drawLines(visible, samples) {
-    const gap = (GAP_SECONDS / WINDOW_SECONDS) * (this.frame.right - this.frame.left);
+    const gap = (this.shown.range.gap() / this.shown.range.seconds) * (this.frame.right - this.frame.left);
     const wanted = new Set();
     for (const { name, slot } of visible) {
       for (const { key, dashed } of this.measures) {
@@ -267,7 +269,7 @@ export class LineChart {
   sampleAtCursor() {
     if (!this.cursor || !this.shown?.samples.length || !this.xOf) return null;
     const { left, right, end } = this.frame;
-    const t = this.cursor.t ?? end - ((right - Math.min(Math.max(this.cursor.x, left), right)) / (right - left)) * WINDOW_SECONDS;
+    const t = this.cursor.t ?? end - ((right - Math.min(Math.max(this.cursor.x, left), right)) / (right - left)) * this.shown.range.seconds;
     let best = null;
     for (const sample of this.shown.samples) {
       if (!best || Math.abs(sample.t - t) < Math.abs(best.t - t)) best = sample;

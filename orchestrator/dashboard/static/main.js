@@ -2,11 +2,22 @@
 
 import { LineChart } from "./charts.js";
 import { MachineMap } from "./map.js";
-import { Feed, History, problems, staleText, verdict } from "./state.js";
-import { InstanceTable, ProcessList, QueueTable, showFacts } from "./tables.js";
+import { History, WINDOW_SECONDS } from "./history.js";
+import { Feed, problems, staleText, verdict } from "./state.js";
+import { EventList, InstanceTable, ProcessList, QueueTable, showFacts } from "./tables.js";
 import { Keyed, NONE, duration, make, milliseconds, number, setAttribute, setText, showState } from "./view.js";
 
 const SLOTS = 8; // colours in style.css; beyond them names tell instances apart
+
+// A line is not drawn over a time of which nothing is known: there a point is missing, or several of the documents that come once a second.
+const FINE = { gap: () => Math.max(4.5, 1.6 * history.step), samples: () => history.samples };
+const COARSE = { gap: () => 1.6 * history.coarseStep, samples: () => history.coarse };
+const RANGES = [
+  { name: "5 min", words: "in the last 5 minutes", seconds: WINDOW_SECONDS, tick: 60, ...FINE },
+  { name: "1 h", words: "in the last hour", seconds: 3600, tick: 600, ...COARSE },
+  { name: "6 h", words: "in the last 6 hours", seconds: 6 * 3600, tick: 3600, ...COARSE },
+];
+const RECALL_MS = 30_000; // points of a minute do not change faster
 
 const byId = (id) => document.getElementById(id);
 const history = new History();
@@ -15,6 +26,8 @@ const slots = new Map();
 let status = null;
 let firstVersion = null;
 let fault = null;
+let range = RANGES[0];
+let recalledAt = -Infinity; // by performance.now(): when the hours were last asked for
 let summary = "Connecting: nothing has been received yet.";
 
 /** The colour of an instance, kept for as long as the page is open whatever comes and goes. */
@@ -29,7 +42,7 @@ const throughput = new LineChart(byId("throughput"), {
   unit: "sequences/s",
   scale: "linear",
   measures: [{ key: "rate", name: "sequences/s", dashed: false }],
-  empty: "No instance runs",
+  empty: "No instance ran",
   announce,
 });
 const latency = new LineChart(byId("latency"), {
@@ -40,11 +53,12 @@ const latency = new LineChart(byId("latency"), {
     { key: "p50", name: "p50", dashed: true },
     { key: "p99", name: "p99", dashed: false },
   ],
-  empty: "Nothing was answered in the last 5 minutes",
+  empty: "Nothing was answered",
   announce,
 });
 const table = new InstanceTable(byId("instances-table"), byId("instances-note"));
 const queues = new QueueTable(byId("queues"));
+const events = new EventList(byId("events"), byId("events-note"));
 const processes = new ProcessList(byId("processes"));
 const map = new MachineMap({ place: byId("map"), key: byId("map-key"), tip: byId("tip"), note: byId("machine") });
 
@@ -76,9 +90,34 @@ const problemList = new Keyed(
 function showCharts() {
   const instances = status.instances.map(({ name }) => ({ name, slot: slotOf(name), hidden: hidden.has(name) }));
   legend.show(status.instances, (one) => one.name);
-  const shown = { samples: history.samples, instances };
+  const shown = { samples: range.samples(), instances, range };
   throughput.show(shown);
   latency.show(shown);
+}
+
+for (const one of RANGES) {
+  const button = make("button", { type: "button" }, one.name);
+  button.addEventListener("click", () => {
+    range = one;
+    recalledAt = -Infinity;
+    showRange();
+    if (!status) return;
+    recallHours();
+    guarded(showCharts);
+  });
+  byId("ranges").append(button);
+}
+
+function showRange() {
+  setText(byId("charts-title"), `L${range.words.slice("in the l".length)}`);
+  RANGES.forEach((one, i) => setAttribute(byId("ranges").children[i], "aria-pressed", one === range));
+}
+
+/** The hours are not in the stream: they are asked for when they are shown, and now and then anew. */
+function recallHours() {
+  if (range.samples !== COARSE.samples || performance.now() - recalledAt < RECALL_MS) return;
+  recalledAt = performance.now();
+  feed.recall(60);
 }
 
 function showHeader() {
@@ -149,6 +188,8 @@ function draw() {
   showProblems(grown);
   showFigures(grown);
   showCharts();
+  recallHours();
+  events.show(history.events);
   table.show(status, slotOf, deepest);
   queues.show(status, deepest);
   processes.show(status);
@@ -159,6 +200,13 @@ const feed = new Feed({
   // Beside this module's own address, so that a proxy may put the whole under a prefix.
   stateUrl: new URL("../api/state", import.meta.url),
   streamUrl: new URL("../api/stream", import.meta.url),
+  historyUrl: new URL("../api/history", import.meta.url),
+  recalled(past) {
+    guarded(() => {
+      history.merge(past);
+      draw();
+    });
+  },
   received(latest) {
     guarded(() => {
       history.add(latest);
@@ -175,6 +223,7 @@ function showFeed() {
   const { phase, reason, receivedAt } = feed;
   setAttribute(document.body, "data-feed", phase);
   setText(byId("feed-state"), phase);
+  setText(byId("charts-note"), feed.forgotten ? `What was before this page is not known: ${feed.forgotten}.` : "");
   setText(byId("summary"), phase === "stale" ? `When last heard of: ${summary}` : summary);
   const ago = phase === "stale" ? `${duration((Date.now() - receivedAt) / 1000)} ago` : "";
   if (phase === "stale") {
@@ -199,6 +248,7 @@ function showBanner(what, why, age) {
 
 document.addEventListener("visibilitychange", () => guarded(draw));
 showFacts(byId("figures"), ["sequences/s", "tokens/s", "p50 ms", "p99 ms", "queued", "in flight", "refused in 5 min"].map((name) => [name, NONE]));
-throughput.show({ samples: [], instances: [] });
-latency.show({ samples: [], instances: [] });
+showRange();
+throughput.show({ samples: [], instances: [], range });
+latency.show({ samples: [], instances: [], range });
 feed.start();

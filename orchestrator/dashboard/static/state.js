@@ -2,88 +2,17 @@
 
 import { clock, number, plural } from "./view.js";
 
-export const WINDOW_SECONDS = 300;
-const MOST_SAMPLES = 1200; // four a second; a faster stream shortens the window instead of growing the page
 const SILENCE_MS = 5_000; // one event a second is promised
 const GIVE_UP_MS = 15_000;
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000];
 const LONG_WAIT_MS = 1_000;
-
-/** The last five minutes, one sample per document, by the orchestrator's own clock. */
-export class History {
-  constructor() {
-    this.samples = [];
-  }
-
-  add(status) {
-    const t = status.time_unix;
-    // A document that is not newer replaces what it contradicts: the same second read twice, or a clock set back.
-    while (this.samples.length && this.samples.at(-1).t >= t) this.samples.pop();
-    this.samples.push({
-      t,
-      instances: new Map(
-        status.instances.map((one) => [
-          one.name,
-          {
-            rate: one.sequences_per_second,
-            p50: one.latency_ms.p50,
-            p99: one.latency_ms.p99,
-            queue: one.queue_depth,
-          },
-        ]),
-      ),
-      counts: counts(status),
-    });
-    while (this.samples[0].t < t - WINDOW_SECONDS || this.samples.length > MOST_SAMPLES) this.samples.shift();
-  }
-
-  /** How much each counter grew over the window, those that did not left out. A counter that fell began anew at zero. */
-  increases() {
-    const grown = new Map();
-    for (let i = 1; i < this.samples.length; i += 1) {
-      const before = this.samples[i - 1].counts;
-      for (const [key, now] of this.samples[i].counts) {
-        // One that was not there yet has counted from zero since then; the very first sample is no growth at all.
-        const then = before.get(key) ?? 0;
-        const more = now >= then ? now - then : now;
-        if (more > 0) grown.set(key, (grown.get(key) ?? 0) + more);
-      }
-    }
-    return grown;
-  }
-
-  /** The deepest queue of each instance over the window. */
-  deepestQueues() {
-    const deepest = new Map();
-    for (const sample of this.samples) {
-      for (const [name, values] of sample.instances) deepest.set(name, Math.max(deepest.get(name) ?? 0, values.queue));
-    }
-    return deepest;
-  }
-}
-
-/** Counters whose growth an operator should hear of, as `kind\u0000what` → count. */
-function counts(status) {
-  const found = new Map();
-  const add = (kind, what, count) => found.set(`${kind}\u0000${what}`, (found.get(`${kind}\u0000${what}`) ?? 0) + count);
-  for (const [reason, count] of Object.entries(status.router.rejected)) add("rejected", reason, count);
-  add("malformed", "router", status.router.malformed_frames);
-  add("restarted", "router", status.router.restarts);
-  for (const gateway of status.gateways) {
-    add("restarted", gateway.name, gateway.restarts);
-    for (const [what, count] of Object.entries(gateway.responses)) {
-      if (/ 5\d\d$/.test(what)) add("response", what, count);
-    }
-  }
-  for (const one of status.instances) add("restarted", one.name, one.restarts);
-  return found;
-}
 
 /** Text from the wire as a Status, or an Error that says what it lacks. */
 export function decode(text) {
   const status = JSON.parse(text);
   for (const [field, fits] of [
     ["time_unix", Number.isFinite],
+    ["uptime_seconds", Number.isFinite],
     ["state", (value) => typeof value === "string"],
     ["instances", Array.isArray],
     ["gateways", Array.isArray],
@@ -97,12 +26,25 @@ export function decode(text) {
   return status;
 }
 
+/** A History from the wire, or an Error that says what it lacks. */
+function decodePast(text) {
+  const past = JSON.parse(text);
+  for (const field of ["points", "instances", "grown", "counts", "events"]) {
+    if (!Array.isArray(past?.[field])) throw new Error(`the history has no usable "${field}"`);
+  }
+  return past;
+}
+
 /**
  * The stream, kept open. `phase` is connecting (nothing received yet), live, or stale (was live once).
- * `reason` says why it is not live. `changed` is called whenever either or the document changes.
+ * `reason` says why it is not live. `changed` is called whenever either or the document changes. What was before the stream comes
+ * to `recalled`; `forgotten` says why it does not, and is empty while it does.
  */
 export class Feed {
-  constructor({ stateUrl, streamUrl, received, changed }) {
+  constructor({ stateUrl, streamUrl, historyUrl, received, recalled, changed }) {
+    this.historyUrl = historyUrl;
+    this.recalled = recalled;
+    this.forgotten = "";
     this.stateUrl = stateUrl;
     this.streamUrl = streamUrl;
     this.received = received;
@@ -131,6 +73,7 @@ export class Feed {
     }
     if (!answer.ok) return this.broke(refusal(answer, body));
     if (!this.take(body)) return undefined;
+    this.recall(2); // not waited for: it fills what is missing whenever it comes
     const source = new EventSource(this.streamUrl);
     this.source = source;
     source.onmessage = (event) => {
@@ -141,6 +84,20 @@ export class Feed {
     // The browser would retry some failures and not others; closing it makes one rule for all of them.
     source.onerror = () => this.broke("the stream broke");
     return undefined;
+  }
+
+  /** Asks for the last ten minutes (step 2) or six hours (step 60). */
+  async recall(step) {
+    try {
+      const answer = await fetch(`${this.historyUrl}?step=${step}`, { cache: "no-store", signal: AbortSignal.timeout(SILENCE_MS) });
+      const body = await answer.text();
+      if (!answer.ok) throw new Error(refusal(answer, body));
+      this.recalled(decodePast(body));
+      this.forgotten = "";
+    } catch (error) {
+      this.forgotten = error.name === "TimeoutError" ? "the orchestrator does not answer" : error.message;
+    }
+    this.changed();
   }
 
   /** Whether the text was a document; one that is not ends this attempt. */

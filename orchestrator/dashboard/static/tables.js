@@ -1,7 +1,8 @@
 // What are the figures of each instance, each bucket, the router and the gateways, now? Real tables, patched in place.
 
-import { Keyed, NONE, bucketText, bytes, effort, make, milliseconds, number, percent, plural, ranges, setAttribute, setText, showState } from "./view.js";
+import { Keyed, NONE, bucketText, bytes, clock, effort, make, milliseconds, number, percent, plural, ranges, setAttribute, setText, showState, stateLook } from "./view.js";
 
+const MOST_EVENTS = 50; // in the list; /api/history has more
 const SMALLEST_FULL_BAR = 16; // sequences: below it a queue is no news and its bar stays short
 
 /** Share of the bar that `depth` fills, 0 to 1; the bars of a table have one scale, the deepest queue of the last five minutes. */
@@ -214,6 +215,31 @@ export class ProcessList {
 
   show({ router, gateways }) {
     this.cards.show([{ name: "router", state: router.state, facts: routerFacts(router) }, ...gateways.map((one) => ({ name: one.name, state: one.state, facts: gatewayFacts(one) }))], (one) => one.name);
+  }
+}
+
+/** What changed, the newest first. */
+export class EventList {
+  constructor(list, note) {
+    this.note = note;
+    this.items = new Keyed(
+      list,
+      () => make("li", {}, [make("time"), " ", make("strong"), " ", make("span", { class: "change" }), " ", make("span", { class: "why" })]),
+      (item, { t, part, before, after, why }) => {
+        const [time, name, change, reason] = item.children;
+        setText(time, clock(t));
+        setAttribute(time, "datetime", new Date(t * 1000).toISOString());
+        setText(name, part);
+        setText(change, before ? `${before} → ${after}` : after);
+        setAttribute(change, "data-level", stateLook(after).level);
+        setText(reason, why === after ? "" : why);
+      },
+    );
+  }
+
+  show(events) {
+    setText(this.note, events.length ? "" : "Nothing has happened since the start");
+    this.items.show(events.slice(-MOST_EVENTS).reverse(), ({ key }) => key);
   }
 }
 

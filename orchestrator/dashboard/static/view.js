@@ -144,6 +144,7 @@ const STATES = {
   initial: ["○", "busy"],
   starting: ["◌", "busy"],
   draining: ["◐", "warn"],
+  drained: ["◐", "warn"],
   stopping: ["◐", "warn"],
   killing: ["▲", "warn"],
   backoff: ["▲", "warn"],
