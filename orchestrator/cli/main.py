@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "topology": "the machine: packages, NUMA nodes, cache domains, cores, SMT siblings",
     "plan": "the layout, without starting anything, and the reasons for it",
     "simulate": "the router that ships on a virtual clock: another machine, another load, each policy",
+    "tune": "measure this machine with this model and write the best layout",
     "check": "validate a layout file against the schema and the machine",
     "doctor": "what of this host costs speed or prevents serving, and the command that mends it",
     "bench": "how fast this machine is with this model: the matrix of cells without a server, and served load",

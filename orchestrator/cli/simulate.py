@@ -118,8 +118,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    machine, live = _machine(args)
-    file = _costs(args, machine, live)
+    machine, live = machine_asked(args)
+    file = cost_table(args.costs, args, machine, live)
     layout = layout_of(args.layout) if args.layout is not None else None
     request = PlanRequest(instances=args.instances, max_seqlen=args.max_seqlen, layout=layout)
     policies = POLICIES if "all" in args.policy else tuple(dict.fromkeys(args.policy))
@@ -150,8 +150,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _machine(args: argparse.Namespace) -> tuple[Machine, bool]:
-    """The machine, and whether it is a real one."""
+def machine_asked(args: argparse.Namespace) -> tuple[Machine, bool]:
+    """The machine of --machine or --sysroot, else this one, and whether it is a real one."""
     if args.machine is None:
         return machine_of(args.sysroot or Path("/")), True
     try:
@@ -164,15 +164,14 @@ def _tables() -> list[str]:
     return sorted(path.stem for path in TABLES.glob("*.json"))
 
 
-def _costs(args: argparse.Namespace, machine: Machine, live: bool) -> CostFile:
-    path = TABLES / f"{args.costs}.json" if args.costs in _tables() else Path(args.costs)
+def cost_table(name: str, args: argparse.Namespace, machine: Machine, live: bool) -> CostFile:
+    """The table of this name, or in this file. CommandError if it cannot be used for this machine."""
+    path = TABLES / f"{name}.json" if name in _tables() else Path(name)
     try:
-        file = decode_costs(_read(path, "--costs", f"there are {', '.join(_tables())}, or measure one: "
-                                  "`orchestrator bench matrix --costs-out FILE`"), args.costs)  # fmt: skip
+        file = decode_costs(read_file(path, "--costs", f"there are {', '.join(_tables())}, or measure one: "
+                                  "`orchestrator bench matrix --costs-out FILE`"), name)  # fmt: skip
         if live and path.parent != TABLES and not args.any_costs:
-            refuse_foreign(
-                file, args.costs, machine.model_name, _installed(file.engine) if args.sysroot is None else None
-            )
+            refuse_foreign(file, name, machine.model_name, _installed(file.engine) if args.sysroot is None else None)
     except CostError as error:
         raise CommandError(f"--costs: {error}", FAILED) from error
     return file
@@ -196,17 +195,17 @@ def _traffic(args: argparse.Namespace, study: Study, first: Plan) -> tuple[traff
         name = args.arrivals
         try:
             trace = traffic.decode_trace(
-                _read(Path(name), "--arrivals", "say poisson, bursty or the name of a trace"), name
+                read_file(Path(name), "--arrivals", "say poisson, bursty or the name of a trace"), name
             )
         except traffic.TraceError as error:
             raise CommandError(f"--arrivals: {error}", FAILED) from error
-        _refuse_longer(max(each.length for each in trace.recorded), longest, f"--arrivals {name}")
+        refuse_longer(max(each.length for each in trace.recorded), longest, f"--arrivals {name}")
         # The window ends just after the last request.
         seconds = args.seconds or trace.recorded[-1].due + 1e-3
         kept = [each for each in trace.recorded if each.due < seconds]
         return traffic.Trace(kept), f"trace {name}, {len(kept)} requests", seconds
     mix = _mix(args.mix)
-    _refuse_longer(mix.longest, longest, f"--mix {args.mix}")
+    refuse_longer(mix.longest, longest, f"--mix {args.mix}")
     seconds = args.seconds or 30.0
     if args.in_flight:
         if args.arrivals == "bursty":
@@ -228,13 +227,13 @@ def _mix(name: str) -> mixes.Mix:
         return mixes.MIXES[name]
     try:
         return mixes.decode_mix(
-            _read(Path(name), "--mix", f"there are {', '.join(mixes.MIXES)}, or name a JSON file"), name
+            read_file(Path(name), "--mix", f"there are {', '.join(mixes.MIXES)}, or name a JSON file"), name
         )
     except mixes.MixError as error:
         raise CommandError(f"--mix: {error}", FAILED) from error
 
 
-def _refuse_longer(found: int, longest: int, what: str) -> None:
+def refuse_longer(found: int, longest: int, what: str) -> None:
     if found > longest:
         raise CommandError(
             f"{what} has sequences of {found} tokens, the largest instance holds {longest}; say --max-seqlen {found}",
@@ -255,7 +254,7 @@ def _slow(pairs: list[str], names: set[str]) -> dict[str, float]:
     return slow
 
 
-def _read(path: Path, what: str, instead: str) -> bytes:
+def read_file(path: Path, what: str, instead: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

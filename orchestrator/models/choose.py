@@ -41,20 +41,32 @@ class NoVariantError(Exception):
 
 def choose(study: Study, wish: Wish, low: int, high: int) -> Choice:
     """For texts of `low` to `high` tokens. NoVariantError if none can be used."""
+    usable, close = _usable(study, wish)
+    if not close:
+        best = _quickest(usable, low, high)
+        return Choice(best, "asked for by name", (f"{best.name} was asked for, but {_shortfall(best, wish)}",))
+    best = _quickest(close, low, high)
+    return Choice(best, _reason(best, study, close, wish, low, high))
+
+
+def candidates(study: Study, wish: Wish) -> list[Variant]:
+    """All that `choose` may choose, at whatever lengths. NoVariantError if there is none."""
+    usable, close = _usable(study, wish)
+    return close or usable
+
+
+def _usable(study: Study, wish: Wish) -> tuple[list[Variant], list[Variant]]:
+    """What can be computed with, and what of it is close enough to fp32: with a precision that was asked for by name perhaps nothing."""
     admitted = [variant for variant in study.variants if wish.admits(variant)]
     usable = [variant for variant in admitted if variant.problem is None]
     if not usable:
         said = "; ".join(f"{variant.name}: {variant.problem}" for variant in admitted)
         raise NoVariantError(said or f"there is no {wish.precision} on {wish.engine} here")
     close = [variant for variant in usable if _shortfall(variant, wish) is None]
-    if wish.precision != "auto" and not close:
-        best = _quickest(usable, low, high)
-        return Choice(best, "asked for by name", (f"{best.name} was asked for, but {_shortfall(best, wish)}",))
-    if not close:
+    if not close and wish.precision == "auto":
         said = "; ".join(f"{variant.name}: {_shortfall(variant, wish)}" for variant in usable)
         raise NoVariantError(f"no variant is good enough: {said}")
-    best = _quickest(close, low, high)
-    return Choice(best, _reason(best, study, close, wish, low, high))
+    return usable, close
 
 
 def why_not(study: Study, chosen: Sequence[Variant], wish: Wish) -> dict[str, str]:

@@ -7,13 +7,13 @@ go into comments. What the layout that was planned from says beside the placemen
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from orchestrator.config.declared import declared
-from orchestrator.config.schema import Batching, HousekeepingConfig, InstanceGroup, Layout, LimitsConfig
+from orchestrator.config.schema import Batching, HousekeepingConfig, InstanceGroup, Layout
 from orchestrator.plan.model import Plan, PlannedInstance
 from topology.cpuset import format_cpulist
 
@@ -33,17 +33,34 @@ def pinned_layout(plan: Plan, base: Layout | None = None) -> Layout:
     )
 
 
+Entry = tuple[Sequence[str], InstanceGroup]
+"""One of `instances`, below lines that are said of it."""
+
+
 def to_yaml(plan: Plan, base: Layout | None = None) -> str:
     """The text of that layout file; it loads back to the same plan."""
     layout = pinned_layout(plan, base)
-    lines = ["# Every CPU is named: this file gives the same plan on the same machine."]
+    entries = [
+        ((instance.name, *(f"  {reason}" for reason in instance.reasons)), group)
+        for group, instance in zip(layout.instances, plan.instances, strict=True)
+    ]
+    head = ["Every CPU is named: this file gives the same plan on the same machine."]
+    return layout_text(layout, entries, plan.housekeeping.reason, head)
+
+
+def layout_text(layout: Layout, entries: Iterable[Entry], housekeeping: str, head: Iterable[str]) -> str:
+    """A layout file with these `entries` for its instances, and comments: at its head, and why housekeeping runs where it does."""
+    lines = [f"# {line}".rstrip() for line in head]
     for field in declared(Layout):
         value = getattr(layout, field.name)
         if field.name == "instances":
-            lines += list(_instances(layout, plan))
-        elif isinstance(value, Batching | LimitsConfig | HousekeepingConfig):
+            lines.append("instances:")
+            for said, group in entries:
+                lines += [f"  # {_one_line(line)}" if line[:1] != " " else f"  #   {_one_line(line)}" for line in said]
+                lines.append(f"  - {_flow(group)}")
+        elif isinstance(value, msgspec.Struct):
             if field.name == "housekeeping":
-                lines.append(f"# {_one_line(plan.housekeeping.reason)}")
+                lines.append(f"# {_one_line(housekeeping)}")
             if inner := _flow(value):
                 lines.append(f"{field.name}: {inner}")
         elif field.required or value != field.default:
@@ -68,14 +85,6 @@ def _entry(instance: PlannedInstance, start: Layout) -> InstanceGroup:
     )
 
 
-def _instances(layout: Layout, plan: Plan) -> Iterator[str]:
-    yield "instances:"
-    for group, instance in zip(layout.instances, plan.instances, strict=True):
-        yield f"  # {instance.name}"
-        yield from (f"  #   {_one_line(reason)}" for reason in instance.reasons)
-        yield f"  - {_flow(group)}"
-
-
 def _flow(struct: msgspec.Struct) -> str:
     """`{name: "short", cpus: "0-7"}`, without what is at its default; empty if all is."""
     fields = [(field, getattr(struct, field.name)) for field in declared(type(struct))]
@@ -85,6 +94,8 @@ def _flow(struct: msgspec.Struct) -> str:
 
 def _scalar(value: Any) -> str:
     """JSON of a scalar or a list of them is YAML as well, and needs no guess about quotes."""
+    if isinstance(value, msgspec.Struct):
+        return _flow(value) or "{}"
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 

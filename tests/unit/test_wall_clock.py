@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ALLOWED = {
     "orchestrator/bench/environment.py": "when a benchmark was run",
+    "orchestrator/cli/tune.py": "when a layout was found",
     "orchestrator/supervisor/observe.py": "status: time_unix",
     "orchestrator/gateway/pages.py": "`created` of a model, as OpenAI gives it",
     "orchestrator/gateway/reply.py": "the Date header",

@@ -245,6 +245,20 @@ def test_check_json_is_one_document(on: Any, capsys: pytest.CaptureFixture[str],
     assert json.loads(capsys.readouterr().out) == {"layout": str(path), "ok": True, "problems": [], "warnings": []}
 
 
+def test_everything_else_that_a_layout_says_is_in_the_one_that_pins_its_plan() -> None:
+    text = b"""
+version: 1
+caches: {tokens_mb: 0}
+logs: {keep: 7}
+supervision: {flap_failures: 5, limits: {nofile: 512}}
+instances: [{name: a, cores: 1}]
+"""
+    machine = build(cores_per_node=4)
+    layout = parse_layout(text, "x")
+    again = parse_layout(to_yaml(plan(machine, PlanRequest(layout=layout)), layout).encode(), "x")
+    assert (again.caches, again.logs, again.supervision) == (layout.caches, layout.logs, layout.supervision)
+
+
 def test_what_an_entry_computes_with_is_in_its_plan_and_in_the_layout_that_pins_it() -> None:
     text = b"""
 version: 1
