@@ -24,6 +24,8 @@ _PACKAGES = ("orchestrator", "onnxruntime", "openvino", "numpy", "tokenizers", "
 HEAVY_CPUS = 0.1
 """From so much CPU on, mean over the measurement, another process is named."""
 MOST_NAMED = 5
+BUSY_SHARE = 0.25
+"""Of the cores: a load average over it, before anything was measured, is told."""
 STOLEN_SHARE = 0.02
 """From so much of the CPUs' time on that other guests of the host had, a warning says so."""
 
@@ -81,6 +83,11 @@ class Watch:
         said = [*machine.warnings, *warnings]
         if others:
             said.append(f"other processes used the CPUs meanwhile: {'; '.join(others)}")
+        cores = len({cpu.core for cpu in machine.cpus if cpu.allowed})
+        if self._load is not None and self._load > BUSY_SHARE * cores:
+            said.append(
+                f"the load average was {self._load:g} on {cores} cores before it began: something else was running"
+            )
         share = _stolen_share(self._stolen, files.stolen(tree))
         if share is not None and share >= STOLEN_SHARE:
             said.append(f"other guests of this host had {share:.0%} of the CPUs' time (steal of /proc/stat)")
@@ -90,7 +97,7 @@ class Watch:
             seconds=round(seconds, 1),
             cpu=machine.model_name or "unknown",
             isa=list(machine.isa),
-            cores=len({cpu.core for cpu in machine.cpus if cpu.allowed}),
+            cores=cores,
             smt=machine.smt,
             numa=[_node(node.cpus, node.node, node.memory_bytes) for node in machine.nodes],
             quota_cpus=machine.quota_cpus,

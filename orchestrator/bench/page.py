@@ -83,7 +83,7 @@ def _table(cells: Sequence[Sequence[str]], left: int) -> str:
 def _facts(facts: Mapping[str, Any]) -> str:
     def said(value: Any) -> str:
         if isinstance(value, dict):
-            return ", ".join(f"{name} {each}" for name, each in value.items()) or "none"
+            return ", ".join(f"{name} {said(each)}" for name, each in value.items()) or "none"
         if isinstance(value, list):
             return ", ".join(map(str, value)) or "none"
         return "none" if value is None else str(value)

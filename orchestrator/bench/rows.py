@@ -33,6 +33,16 @@ class InstanceRow(msgspec.Struct, frozen=True):
     """Share of the tokens computed that were padding."""
 
 
+class ServedBy(msgspec.Struct, frozen=True):
+    """What one instance answered, as the headers of the answers say."""
+
+    count: int
+    p50_ms: float
+    p99_ms: float
+    batch_mean: float
+    """Sequences in the batches of these answers, mean over the answers."""
+
+
 class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """The policy, or what was compared with it."""
@@ -57,6 +67,27 @@ class LoadRow(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds_per_1000: float | None = None
     """CPU time of all processes per 1,000 requests; None where it is not measured."""
     instances: list[InstanceRow] = []
+    load: str = ""
+    """`120/s` or `16 in flight`."""
+    rate: float | None = None
+    """Open loop: requests per second that were asked for."""
+    offered_per_second: float | None = None
+    """Open loop: that were due; arrivals are random."""
+    in_flight: int | None = None
+    """Closed loop."""
+    rounds: int = 1
+    spread: float | None = None
+    """How much more requests a second the best round answered than the worst; None with one round."""
+    stages: dict[str, Latency] = {}
+    """By stage of Server-Timing: tokenize, queue, inference, post."""
+    served_by: dict[str, ServedBy] = {}
+    """By x-instance."""
+    lag_p99_ms: float | None = None
+    """Open loop: how late the generator itself sent."""
+    held_back: int = 0
+    """Open loop: requests that waited for a free connection of the generator's."""
+    invalid: str | None = None
+    """Why the figures say something else than they should."""
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
+import psutil
 
 from orchestrator.status import Status
 from orchestrator.supervisor.control import ask
@@ -42,6 +43,17 @@ class Running:
 
     def status(self) -> Status:
         return msgspec.json.decode(ask(self.runtime / "control.sock", "status"), type=Status)
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """User and system time of these processes and all their children."""
+    total = 0.0
+    for pid in pids:
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            times = one.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 @contextmanager

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import get_args
 
 import msgspec
-import psutil
 
 from orchestrator.bench.load import LoadResult, closed_loop, embed_request
 from orchestrator.bench.overhead import Bare, artefacts_of, bare_processes
 from orchestrator.bench.rows import InstanceRow, LoadRow, latency, table
-from orchestrator.bench.running import DidNotStart, Running, running
+from orchestrator.bench.running import DidNotStart, Running, cpu_seconds, running
 from orchestrator.bench.texts import classed_texts, short_texts
 from orchestrator.config.schema import Policy
 from orchestrator.models import ModelError, Prepared, prepare
@@ -139,17 +138,6 @@ class _Tally:
 
 def _ratio(part: float, whole: float) -> float:
     return round(part / whole, 4) if whole else 0.0
-
-
-def cpu_seconds(pids: Sequence[int]) -> float:
-    """User and system time of these processes and all their children."""
-    total = 0.0
-    for pid in pids:
-        process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
-            times = one.cpu_times()
-            total += times.user + times.system
-    return total
 
 
 def run_bare(processes: Sequence[Bare], seconds: float, tally: _Tally) -> float:

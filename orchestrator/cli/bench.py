@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from orchestrator.cli import bench_matrix
+from orchestrator.cli import bench_load, bench_matrix
 
-_KINDS = {"matrix": bench_matrix}
+_KINDS = {"matrix": bench_matrix, "load": bench_load}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

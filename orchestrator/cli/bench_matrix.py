@@ -19,7 +19,7 @@ from orchestrator.bench.matrix_table import matrix_cells, matrix_table
 from orchestrator.bench.placements import DoesNotFit, largest, placements
 from orchestrator.claims import ClaimError, Claims
 from orchestrator.cli.bar import Bar
-from orchestrator.cli.bench_result import Result, add_output_arguments, check_outputs, give_out
+from orchestrator.cli.bench_result import INTERRUPTED, Result, add_output_arguments, check_outputs, give_out
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
 from orchestrator.cli.options import (
     add_cache_dir,
@@ -51,7 +51,6 @@ COST_LENGTHS = (8, 16, 32, 64, 128, 256, 384, 512)
 COST_BATCHES = (1, 2, 4, 8)
 MOST_TOKENS = 2048
 """Of a batch that is measured unasked: larger ones than the router makes say nothing new."""
-INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

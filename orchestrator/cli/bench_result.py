@@ -17,6 +17,9 @@ from orchestrator.bench.page import page
 from orchestrator.bench.sheet import to_csv
 from orchestrator.cli.errors import FAILED, USAGE, CommandError
 
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended (128 + SIGINT), as shells have it."""
+
 
 @dataclass(frozen=True)
 class Result:

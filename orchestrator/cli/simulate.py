@@ -204,7 +204,7 @@ def _traffic(args: argparse.Namespace, study: Study, first: Plan) -> tuple[traff
         seconds = args.seconds or trace.recorded[-1].due + 1e-3
         kept = [each for each in trace.recorded if each.due < seconds]
         return traffic.Trace(kept), f"trace {name}, {len(kept)} requests", seconds
-    mix = _mix(args.mix)
+    mix = mix_of(args.mix)
     refuse_longer(mix.longest, longest, f"--mix {args.mix}")
     seconds = args.seconds or 30.0
     if args.in_flight:
@@ -222,7 +222,8 @@ def _traffic(args: argparse.Namespace, study: Study, first: Plan) -> tuple[traff
     return traffic.OpenLoop(rate, mix, seconds, args.arrivals == "bursty"), described, seconds
 
 
-def _mix(name: str) -> mixes.Mix:
+def mix_of(name: str) -> mixes.Mix:
+    """The mix of this name, or in this file. CommandError."""
     if name in mixes.MIXES:
         return mixes.MIXES[name]
     try:
