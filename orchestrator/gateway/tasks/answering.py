@@ -189,7 +189,7 @@ def spans(
     start, end = (_shares(np.where(allowed, column, NEVER)) for column in logits.T)
     null = float(start[0] * end[0])
     start[0] = end[0] = 0.0
-    products = np.tril(np.triu(np.outer(start, end)), longest - 1)
+    products = np.tril(np.triu(np.outer(start, end)), min(longest, len(start)) - 1)
     flat = products.ravel()
     if most == 1:
         order = np.array([flat.argmax()])

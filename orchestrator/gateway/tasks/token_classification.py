@@ -74,6 +74,9 @@ def labelling(texts: list[str], field: str, parameters: Parameters, served: Serv
         raise Refusal(
             "unprocessable", "parameters.stride: needs an aggregation_strategy other than none to join the windows"
         )
+    length = served.model.max_seqlen
+    if parameters.stride is not None and not 0 <= parameters.stride < length:
+        raise Refusal("unprocessable", f"parameters.stride: {parameters.stride}, expected 0 to {length - 1}")
     if cut(parameters, served) == "left":
         raise Refusal("unprocessable", "parameters.truncation_direction: this task cuts a text on its right only")
     return Labelling(texts, field, parameters, served)

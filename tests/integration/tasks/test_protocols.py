@@ -162,6 +162,15 @@ def test_a_route_for_another_task_is_refused_and_names_the_models_own(
         ),
         ("bert-entities", {"inputs": "a", "parameters": {"aggregation_strategy": "best"}}, 400, "aggregation_strategy"),
         ("bert-entities", {"inputs": "a", "parameters": {"stride": 4}}, 422, "stride"),
+        *(
+            (
+                "bert-entities",
+                {"inputs": "a", "parameters": {"stride": stride, "aggregation_strategy": "simple"}},
+                422,
+                "expected 0 to 47",
+            )
+            for stride in (-1, 48, 10**20)
+        ),
         (
             "bert-entities",
             {"inputs": "a " * 90, "parameters": {"stride": 46, "aggregation_strategy": "simple"}},
@@ -272,3 +281,10 @@ def test_a_cross_encoder_as_sentence_transformers_saves_it_is_a_ranker(
     path.write_text(json.dumps({**settings, "default_prompt_name": "query", "prompts": {"query": "Find: "}}))
     with pytest.raises(ModelError, match="default prompts are not supported"):
         prepare(str(directory), cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["top_k", "max_answer_len"])
+def test_more_answers_or_longer_ones_than_there_can_be_are_all_that_there_are(model: Model, name: str) -> None:
+    asked = {"inputs": {"question": "Who?", "context": "Ada Lovelace met Charles Babbage."}}
+    answers = [model("bert-answers").post({**asked, "parameters": {name: most}}) for most in (1000, 10**30)]
+    assert answers[0] == answers[1]
