@@ -138,12 +138,14 @@ def limits(served: Served) -> dict[str, int]:
 
 def _about(served: Served) -> str:
     model, most = served.model, served.limits
-    long = "is cut" if most.truncate or model.truncate else 'is refused (413) unless the request says "truncate": true'
-    return (
-        f"{model.id} ({model.task}), {model.precision} on {model.engine}. "
-        f"A text has at most {model.max_seqlen} tokens; a longer one {long}. "
-        f"A request has at most {most.batch} inputs and {most.body_bytes} bytes."
-    )
+    said = [f"{model.id} ({model.task}), {model.precision} on {model.engine}."]
+    if model.image is None:
+        cut = (
+            "is cut" if most.truncate or model.truncate else 'is refused (413) unless the request says "truncate": true'
+        )
+        said.append(f"A text has at most {model.max_seqlen} tokens; a longer one {cut}.")
+    said.append(f"A request has at most {most.batch} inputs and {most.body_bytes} bytes.")
+    return " ".join(said)
 
 
 def _operation(each: Operation, schemas: _Schemas, *, keyed: bool) -> dict[str, Any]:

@@ -128,6 +128,7 @@ async def test_limits_are_those_of_the_model_and_the_layout() -> None:
         "max_input_tokens": 77, "max_batch": 33, "max_body_bytes": 4444, "default_timeout_ms": 60_000,
     }  # fmt: skip
     assert all(number in found["info"]["description"] for number in ("77", "33", "4444"))
+    assert "tokens" not in (await document("image-classification"))["info"]["description"]
 
 
 async def test_it_is_made_once() -> None:
