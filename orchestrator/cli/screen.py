@@ -1,8 +1,8 @@
 """How does a command take the whole terminal and give it back as it was, whichever way it ends?
 
 Plain ANSI (ECMA-48) and termios: what every terminal of the last decades understands, with no description file that a container may lack.
-SIGINT, SIGTERM and SIGHUP are raised as `Signalled` in the main thread, so that they also end a write to a terminal that does not take
-it. While the terminal is taken and given back they are held off.
+SIGINT, SIGTERM, SIGHUP and SIGQUIT are raised as `Signalled` in the main thread, so that they also end a write to a terminal that does
+not take it. While the terminal is taken and given back they are held off.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import FrameType, TracebackType
 
 from orchestrator.top.text import Line, in_ascii, painted
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 UNKNOWN = (80, 24)
 """Some terminals, such as a serial line, do not know their size."""
 # The alternate screen, so that what stood there comes back; no cursor; no wrapping, so that a line that is too long cannot push others.
@@ -52,13 +52,17 @@ class Screen:
         self._handlers: dict[int, object] = {}
         self._shown = b""
         self._stop_asked = False
+        self._continued = False
+        self._wakeup_before = -1
         self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def __enter__(self) -> Screen:
         atexit.register(self.give_back)
         for number in ENDING:
-            self._handle(number, _raise)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) means it
+                self._handle(number, _raise)
         self._handle(signal.SIGTSTP, self._stop_later)
+        self._handle(signal.SIGCONT, self._continue_later)
         self._handle(signal.SIGWINCH, _nothing)  # it is enough that it wakes `wait`
         self._wakeup_before = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         self.take()
@@ -89,7 +93,7 @@ class Screen:
         """Keys come at once and are not echoed; the other screen is ours."""
         with _held_off():
             try:
-                self._before = termios.tcgetattr(self._keyboard)
+                self._before = self._before or termios.tcgetattr(self._keyboard)
                 tty.setcbreak(self._keyboard, termios.TCSADRAIN)
             except termios.error:
                 raise Gone from None
@@ -130,6 +134,9 @@ class Screen:
         if self._stop_asked:
             self._stop_asked = False
             self._stop()
+        if self._continued:  # after a stop that we were not asked about (SIGSTOP) others have written there
+            self._continued = False
+            self.take()
         if self._keyboard not in ready:
             return b""
         try:
@@ -151,15 +158,20 @@ class Screen:
     def _stop_later(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the shape of a handler
         self._stop_asked = True
 
+    def _continue_later(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the shape of a handler
+        self._continued = True
+
     def _handle(self, number: int, handler: signal._HANDLER) -> None:
         self._handlers[number] = signal.signal(number, handler)
 
     def _write(self, data: bytes) -> None:
-        try:
-            while data:
+        while data:
+            try:
                 data = data[os.write(self._display, data) :]
-        except OSError:
-            raise Gone from None
+            except BlockingIOError:  # somebody else who has this terminal has set it so
+                select.select([], [self._display], [])
+            except OSError:
+                raise Gone from None
 
 
 def _raise(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape of a handler

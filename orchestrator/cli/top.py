@@ -25,6 +25,7 @@ from orchestrator.cli.screen import Gone, Screen, Signalled
 from orchestrator.history import History
 from orchestrator.status import Status
 from orchestrator.supervisor.control import ControlError, ask
+from orchestrator.supervisor.requests import USAGE
 from orchestrator.top.columns import SORTS
 from orchestrator.top.frame import Heard, frame
 from orchestrator.top.sparkline import SECONDS
@@ -91,13 +92,21 @@ def look(socket: Path) -> Heard:
     """Asks once. LookError."""
     try:
         body = ask(socket, "status", timeout=ANSWER_SECONDS)
-        status = msgspec.json.decode(body, type=Status)
-        past = ask(socket, "history", timeout=ANSWER_SECONDS, step=2, seconds=SECONDS)
-        return Heard(status, msgspec.json.decode(past, type=History))
+        return Heard(msgspec.json.decode(body, type=Status), _last_minute(socket))
     except ControlError as error:
         raise LookError(str(error)) from None
     except msgspec.DecodeError as error:
         raise LookError(f"the running orchestrator is of another version than this command: {error}") from None
+
+
+def _last_minute(socket: Path) -> History | None:
+    try:
+        body = ask(socket, "history", timeout=ANSWER_SECONDS, step=2, seconds=SECONDS)
+    except ControlError as error:
+        if error.exit_code == USAGE:  # an orchestrator that was started before this version was installed
+            return None
+        raise
+    return msgspec.json.decode(body, type=History)
 
 
 class Watcher(threading.Thread):
@@ -112,10 +121,13 @@ class Watcher(threading.Thread):
         self._heard = first
         self._heard_at = time.monotonic()
         self._trouble = ""
+        self._fault: Exception | None = None
 
     @property
     def heard(self) -> Heard:
-        """What was heard last, and how long ago if nothing comes any more."""
+        """What was heard last, and how long ago if nothing comes any more. Raises what ended the thread, if something has."""
+        if self._fault is not None:
+            raise self._fault
         trouble = self._trouble
         if not trouble:
             return self._heard
@@ -125,11 +137,13 @@ class Watcher(threading.Thread):
         self._over.set()
 
     def run(self) -> None:
-        while not self._over.wait(self._interval):
+        while self._fault is None and not self._over.wait(self._interval):
             try:
                 heard = self._look()
             except LookError as error:
                 self._trouble = str(error)
+            except Exception as error:  # noqa: BLE001 - a bug of ours: the main thread shows it, on the terminal as it was
+                self._fault = error
             else:
                 self._heard, self._heard_at, self._trouble = heard, time.monotonic(), ""
             if not self._over.is_set():

@@ -137,7 +137,7 @@ def _pages(pages: Pages) -> list[Route]:
         _status("/health", Says("Whether requests are served", health.Health, refuses=(503,)), pages.health),
         _status("/metrics", Says("Prometheus", BYTES, refuses=(503,), media=text), pages.metrics_page),
         _status("/api/state", Says("The status of everything", Status, refuses=(503,)), pages.state),
-        _status("/api/history", Says("How it was: ten minutes in steps of a second or so, or six hours", History,
+        _status("/api/history", Says("How it was: the last ten minutes every 2 s, or six hours every minute", History,
                 refuses=(400, 503), query=(("step", STEPS),)), pages.history),
         _status("/dashboard", Says("The dashboard", BYTES, media=html, other=fresh), pages.dashboard),
         _status("/dashboard/{file}", Says("Its files", BYTES, refuses=(404,), media=anything, other=fresh),

@@ -164,20 +164,10 @@ def _table(rows: Sequence[Row], shown: Sequence[Row], view: View, width: int) ->
     for row in shown:
         spans: list[Span] = []
         for one in placed:
-            text = fit(
-                printable(one.column.text(row)) if one.column.right else _left(one, row),
-                one.width,
-                right=one.column.right,
-            )
+            text = fit(printable(one.column.text(row)), one.width, right=one.column.right)
             spans += [Span(text, one.column.style(row)), Span(gap)]
         lines.append(tuple(spans[:-1]))
     return lines
-
-
-def _left(placed: Placed, row: Row) -> str:
-    """Blanks mean something in a sparkline."""
-    text = placed.column.text(row)
-    return text if placed.column.title == "last minute" else printable(text)
 
 
 def _title(placed: Placed, view: View) -> str:

@@ -41,7 +41,7 @@ Line = tuple[Span, ...]
 
 def printable(text: str) -> str:
     """On one line, with `?` in place of what a terminal would take for an order."""
-    flat = _BREAK.sub(" ", text.strip())
+    flat = _BREAK.sub(" ", text)
     return "".join(
         "?" if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else letter for letter in flat
     )

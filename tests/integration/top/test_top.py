@@ -154,10 +154,11 @@ def test_it_shows_the_instances_follows_the_size_and_the_keys_and_q_gives_the_te
     ("end", "status"),
     [
         (lambda terminal: terminal.type(b"\x03"), 130),
+        (lambda terminal: terminal.type(b"\x1c"), -signal.SIGQUIT),
         (lambda terminal: terminal.process.send_signal(signal.SIGTERM), -signal.SIGTERM),
         (lambda terminal: terminal.process.send_signal(signal.SIGHUP), -signal.SIGHUP),
     ],
-    ids=["Ctrl-C", "SIGTERM", "SIGHUP"],
+    ids=["Ctrl-C", "Ctrl-backslash", "SIGTERM", "SIGHUP"],
 )
 def test_a_signal_ends_it_and_gives_the_terminal_back(
     shared_system: Any, open_terminal: Open, end: Callable[[Terminal], Any], status: int
@@ -205,11 +206,14 @@ def test_stopped_by_ctrl_z_the_shell_has_its_terminal_and_on_return_the_frame_is
     assert terminal.attributes() == terminal.before
 
 
-def test_an_error_inside_it_is_shown_on_the_terminal_as_it_was(shared_system: Any, open_terminal: Open) -> None:
+@pytest.mark.parametrize("name", ["frame", "look"], ids=["while it draws", "in the thread that asks"])
+def test_an_error_inside_it_is_shown_on_the_terminal_as_it_was(
+    shared_system: Any, open_terminal: Open, name: str
+) -> None:
     program = (
-        "import sys\nfrom orchestrator.cli import main, top\ndrawn = []\n"
-        "def fails(*given):\n    drawn.append(given)\n    if len(drawn) > 2: raise ZeroDivisionError('on purpose')\n"
-        "    return frame(*given)\nframe, top.frame = top.frame, fails\nsys.exit(main.main(sys.argv[1:]))"
+        "import sys\nfrom orchestrator.cli import main, top\ncalls = []\n"
+        "def fails(*given):\n    calls.append(given)\n    if len(calls) > 2: raise ZeroDivisionError('on purpose')\n"
+        f"    return works(*given)\nworks, top.{name} = top.{name}, fails\nsys.exit(main.main(sys.argv[1:]))"
     )
     arguments = [sys.executable, "-c", program, "top", "--runtime-dir", str(shared_system.runtime), "--interval", "0.1"]
     terminal = open_terminal(arguments)
@@ -217,6 +221,19 @@ def test_an_error_inside_it_is_shown_on_the_terminal_as_it_was(shared_system: An
     assert terminal.attributes() == terminal.before
     terminal.ended()
     assert b"ZeroDivisionError: on purpose" in bytes(terminal.output).partition(GIVEN_BACK)[2]
+
+
+def test_after_a_stop_from_outside_it_is_drawn_anew(shared_system: Any, open_terminal: Open) -> None:
+    terminal = open_terminal(words(shared_system.runtime, "--interval", "60"))
+    terminal.until("a frame", lambda lines: len(lines) == 30)
+    terminal.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, terminal.process.pid, os.WSTOPPED | os.WNOWAIT)
+    del terminal.output[:]
+    terminal.process.send_signal(signal.SIGCONT)
+    terminal.until("a frame again", lambda lines: len(lines) == 30)
+    terminal.type(b"q")
+    assert terminal.process.wait(SECONDS) == 0
+    assert terminal.attributes() == terminal.before
 
 
 def test_a_terminal_that_goes_away_ends_it(shared_system: Any, open_terminal: Open) -> None:
