@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -201,6 +202,8 @@ def _wanted(args: argparse.Namespace, mix: Mix, longest: int) -> Wanted:
 
 
 def _here(args: argparse.Namespace, mix: Mix, say: Callable[[str], None], show: Show) -> tuple[Outcome, str]:
+    # Whoever ends it in the usual way finds no orchestrator of the last phase still serving.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     machine = machine_of(Path("/"))
     with closing(Claims(claim_scope())) as claims:
         try:

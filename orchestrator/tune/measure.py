@@ -243,6 +243,7 @@ def measure(
     done = 0
     for variant, subject in subjects:
         rows: list[MatrixRow] = []
+        unloadable = False
         for each in wanted:
             if each.variant is not variant:
                 continue
@@ -259,9 +260,13 @@ def measure(
             for lost in matrix.lost:
                 say(str(lost))
             found.lost += matrix.lost
+            unloadable |= any(lost.batch is None for lost in matrix.lost)
         noisy = sum(row.noisy for row in rows)
         found.noisy += noisy
         found.new += len(rows)
+        if unloadable:
+            say(f"{variant.name} is left out: it does not load here now")
+            continue
         before_file = known[variant.name]
         found.known += len(before_file.points) if before_file is not None else 0
         file = _together(variant, before_file, rows, keep, say)
