@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -58,31 +58,39 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     load_average_before: float | None
     load_average_after: float | None
     """Runnable processes, mean over a minute; the benchmark's own count too."""
+    others_cpus: float | None
+    """CPUs that others than the benchmark used meanwhile, mean; None where nobody can tell, as of a server that was there before."""
     others: list[str]
-    """Other processes that used the CPUs meanwhile."""
+    """The heaviest of those that were there at the end."""
     warnings: list[str]
 
 
 class Watch:
     """Begins when it is made."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, *, alone: bool = True) -> None:
+        """`alone` False: what is measured is not ours, and cannot be told from what disturbs it."""
         self._machine = machine
+        self._alone = alone
         self._tree = DiskTree(Path("/"))
         self._when = datetime.now(UTC).isoformat(timespec="seconds")
         self._began = time.monotonic()
         self._load = _load_average()
         self._times = _cpu_times()
         self._stolen = files.stolen(self._tree)
+        self._busy = self._others_seconds()
 
-    def environment(self, warnings: Sequence[str] = (), own: Collection[int] = ()) -> Environment:
-        """What was read at the beginning and now. `own` are further processes that belong to the benchmark."""
+    def environment(self, warnings: Sequence[str] = ()) -> Environment:
+        """What was read at the beginning and now, while all servers that were started still run."""
         machine, tree = self._machine, self._tree
         seconds = time.monotonic() - self._began
-        others = _others(self._times, _cpu_times(), seconds, {os.getpid(), *own})
+        busy = self._others_seconds()
+        used = None if busy is None or self._busy is None else max(0.0, busy - self._busy) / max(seconds, 1e-3)
+        others = _others(self._times, _cpu_times(), seconds) if self._alone else []
         said = [*machine.warnings, *warnings]
-        if others:
-            said.append(f"other processes used the CPUs meanwhile: {'; '.join(others)}")
+        if used is not None and used >= HEAVY_CPUS:
+            named = f": {'; '.join(others)}" if others else ""
+            said.append(f"other processes used {used:.1f} CPUs meanwhile{named}")
         cores = len({cpu.core for cpu in machine.cpus if cpu.allowed})
         if self._load is not None and self._load > BUSY_SHARE * cores:
             said.append(
@@ -115,9 +123,27 @@ class Watch:
             commit=commit(Path(__file__).parents[2]),
             load_average_before=self._load,
             load_average_after=_load_average(),
+            others_cpus=None if used is None else round(used, 2),
             others=others,
             warnings=said,
         )  # fmt: skip
+
+    def _others_seconds(self) -> float | None:
+        """CPU time of everybody else on the CPUs that we may use, so far."""
+        if not self._alone:
+            return None
+        content = files.text(self._tree, "proc/stat")
+        if isinstance(content, Unread):
+            return None
+        allowed = {f"cpu{cpu.cpu}" for cpu in self._machine.cpus if cpu.allowed}
+        busy = 0
+        for line in content.splitlines():
+            name, *ticks = line.split()
+            if name in allowed:
+                busy += sum(map(int, ticks[:3])) + sum(
+                    map(int, ticks[5:7])
+                )  # neither idle, nor waiting for a disk, nor stolen
+        return busy / os.sysconf("SC_CLK_TCK") - _own_seconds()
 
 
 def commit(root: Path) -> str | None:
@@ -171,17 +197,27 @@ def _ancestors(pid: int, parents: dict[int, int]) -> tuple[int, ...]:
     return tuple(line)
 
 
+def _own_seconds() -> float:
+    """Of this process and all that descend from it, those that have ended too."""
+    total = sum(os.times()[:4])
+    for child in psutil.Process().children(recursive=True):
+        try:
+            total += sum(child.cpu_times()[:4])
+        except psutil.NoSuchProcess:
+            continue  # it has ended since; whoever waits for it counts it
+    return total
+
+
 def _others(
     before: dict[tuple[int, float], tuple[float, str, tuple[int, ...]]],
     after: dict[tuple[int, float], tuple[float, str, tuple[int, ...]]],
     seconds: float,
-    own: Collection[int],
 ) -> list[str]:
     """The heaviest first."""
     used = []
     for key, (spent, name, line) in after.items():
         cpus = (spent - before.get(key, (0.0,))[0]) / max(seconds, 1e-3)
-        if cpus >= HEAVY_CPUS and not set(line) & set(own):
+        if cpus >= HEAVY_CPUS and os.getpid() not in line:
             used.append((cpus, f"{name} (pid {key[0]}) {cpus:.1f} CPUs"))
     return [said for _, said in sorted(used, reverse=True)[:MOST_NAMED]]
 

@@ -28,7 +28,8 @@ from orchestrator.bench.texts import text
 from orchestrator.claims import Claims
 from orchestrator.cli.bar import Bar
 from orchestrator.cli.bench_result import INTERRUPTED, Result, add_output_arguments, check_outputs, give_out
-from orchestrator.cli.errors import FAILED, USAGE, CommandError
+from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
+from orchestrator.cli.mix import DEFAULT_MIX, HELP, mix_of
 from orchestrator.cli.options import (
     add_cache_dir,
     as_declared,
@@ -42,10 +43,10 @@ from orchestrator.cli.options import (
     word_or,
 )
 from orchestrator.cli.plan import layout_of, machine_of
-from orchestrator.cli.simulate import mix_of
 from orchestrator.config.declared import option
 from orchestrator.config.schema import Engine, Policy, Precision
 from orchestrator.config.words import cpus_in_words
+from orchestrator.models import ModelError, prepare
 from orchestrator.models.progress import Step
 from orchestrator.simulate import mixes
 from topology.cpuset import format_cpulist
@@ -84,8 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     load.add_argument("--p99-ms", type=_positive, default=100.0, metavar="MS", help="For --rate auto (default: 100).")
     load.add_argument(
-        "--mix", default="mixed", metavar="NAME|FILE",
-        help=f"Lengths of the texts, as of `simulate`: {', '.join(mixes.MIXES)}, or a JSON file (default: mixed).",
+        "--mix", default=DEFAULT_MIX, metavar="NAME|FILE", help=f"{HELP[0].upper()}{HELP[1:]}.",
     )  # fmt: skip
     load.add_argument(
         "--seconds",
@@ -134,7 +134,7 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-seqlen",
         type=as_declared("max_seqlen"),
         metavar="N",
-        help="Longest text, in tokens (default: the longest of the mix).",
+        help="Longest text, in tokens (default: the model's, or the mix's if longer).",
     )
     server.add_argument(
         "--policy", type=listed(one_of(*get_args(Policy))), metavar="P,…",
@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         bar = stack.enter_context(Bar(sys.stderr, wanted=not args.json))
         contestants = _contestants(args, machine, mix, stack, bar)
-        watch = Watch(machine)
+        watch = Watch(machine, alone=args.url is None)
         try:
             measure(args, contestants, bar, found)
         except KeyboardInterrupt:
@@ -272,8 +272,13 @@ def _servers(args: argparse.Namespace, mix: mixes.Mix) -> Iterator[tuple[str, li
     layouts = args.layout or [None]
     for path in args.layout or []:
         layout_of(path)  # before any is started
-    if args.max_seqlen is None and args.layout is None and mix.longest > 256:
-        common += ["--max-seqlen", str(mix.longest)]
+    if args.max_seqlen is None and args.layout is None:
+        try:
+            own = prepare(args.model, task=args.task, cache=cache_dir(args)).status.max_seqlen
+        except ModelError as error:
+            raise CommandError(str(error), UNWORKABLE if error.unworkable else FAILED) from None
+        if mix.longest > own:
+            common += ["--max-seqlen", str(mix.longest)]
     for layout, policy in product(layouts, args.policy or [None]):
         words = [*common]
         if layout is not None:
@@ -390,14 +395,12 @@ def _give_out(
         f"{target.model} ({target.task}) on {environment.cpu}, {args.mix} texts, seed {args.seed}",
         f"{how}; good: within {args.goodput_ms:g} ms",
         *map(str, found.ceilings),
-    ]
-    extra = [
-        *(line for row in rows for line in details(row) if len(rows) <= MOST_DETAILS),
         *(
             f"{each.name} / {each.against}, {each.load}: answered {each.per_second:.2f}, p50 {each.p50:.2f}, p99 {each.p99:.2f}"
             for each in found.ratios
         ),
     ]
+    extra = [line for row in rows for line in details(row)] if len(rows) <= MOST_DETAILS else []
     settings: Mapping[str, Any] = {
         "model": target.model,
         "task": target.task,

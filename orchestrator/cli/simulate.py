@@ -11,6 +11,7 @@ import msgspec
 
 from orchestrator.bench.rows import LoadRow, table
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
+from orchestrator.cli.mix import DEFAULT_MIX, HELP, mix_of, read_file
 from orchestrator.cli.options import count_or_auto, number, whole
 from orchestrator.cli.plan import layout_of, machine_of
 from orchestrator.config.declared import option
@@ -18,7 +19,7 @@ from orchestrator.config.schema import Policy
 from orchestrator.plan.model import Plan, PlanError
 from orchestrator.plan.solve import PlanRequest
 from orchestrator.simulate import machine as shapes
-from orchestrator.simulate import mixes, traffic
+from orchestrator.simulate import traffic
 from orchestrator.simulate.costs import CostError, CostFile, TrueCosts, decode_costs, refuse_foreign
 from orchestrator.simulate.study import Study
 from orchestrator.simulate.world import Settings, capacity
@@ -73,9 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--mix",
-        default="mixed",
+        default=DEFAULT_MIX,
         metavar="NAME|FILE",
-        help=f"lengths: {', '.join(mixes.MIXES)}, or a JSON file (default: mixed)",
+        help=HELP,
     )
     parser.add_argument(
         "--costs", default=DEFAULT_COSTS, metavar="NAME|FILE",
@@ -222,18 +223,6 @@ def _traffic(args: argparse.Namespace, study: Study, first: Plan) -> tuple[traff
     return traffic.OpenLoop(rate, mix, seconds, args.arrivals == "bursty"), described, seconds
 
 
-def mix_of(name: str) -> mixes.Mix:
-    """The mix of this name, or in this file. CommandError."""
-    if name in mixes.MIXES:
-        return mixes.MIXES[name]
-    try:
-        return mixes.decode_mix(
-            read_file(Path(name), "--mix", f"there are {', '.join(mixes.MIXES)}, or name a JSON file"), name
-        )
-    except mixes.MixError as error:
-        raise CommandError(f"--mix: {error}", FAILED) from error
-
-
 def refuse_longer(found: int, longest: int, what: str) -> None:
     if found > longest:
         raise CommandError(
@@ -253,13 +242,6 @@ def _slow(pairs: list[str], names: set[str]) -> dict[str, float]:
         except argparse.ArgumentTypeError as error:
             raise CommandError(f"--slow {pair}: {error}", USAGE) from error
     return slow
-
-
-def read_file(path: Path, what: str, instead: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CommandError(f"{what} {path}: {error.strerror}; {instead}", USAGE) from error
 
 
 def _document(

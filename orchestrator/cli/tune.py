@@ -19,9 +19,10 @@ from orchestrator.bench import outputs
 from orchestrator.claims import ClaimError, Claims
 from orchestrator.cli.bar import Bar
 from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
+from orchestrator.cli.mix import DEFAULT_MIX, HELP, mix_of
 from orchestrator.cli.options import add_cache_dir, as_declared, cache_dir, claim_scope, number, whole
 from orchestrator.cli.plan import machine_of
-from orchestrator.cli.simulate import cost_table, machine_asked, read_file, refuse_longer
+from orchestrator.cli.simulate import cost_table, machine_asked, refuse_longer
 from orchestrator.config.declared import option
 from orchestrator.config.schema import Engine, Layout, Precision
 from orchestrator.models.choose import Wish
@@ -32,16 +33,15 @@ from orchestrator.models.progress import Show, Step
 from orchestrator.plan.model import PlanError
 from orchestrator.plan.solve import DEFAULT_MAX_SEQLEN, PlanRequest, plan
 from orchestrator.simulate.costs import CostError, TrueCosts
-from orchestrator.simulate.mixes import MIXES, Mix, MixError
+from orchestrator.simulate.mixes import MIXES, Mix
 from orchestrator.tune.goal import Goal, Load
-from orchestrator.tune.lengths import cut, decode_lengths
+from orchestrator.tune.lengths import cut
 from orchestrator.tune.proposal import Form, as_planned
 from orchestrator.tune.report import Candidate, Outcome, document, printed
 from orchestrator.tune.search import search
 from orchestrator.tune.session import Live, TuneError, Wanted, outcome, problem_of, tuned_here
 from orchestrator.tune.write import DoesNotReadBack
 
-DEFAULT_MIX = "mixed"
 _positive = number(0, 1e9, above=True)
 
 
@@ -63,8 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mix",
         default=DEFAULT_MIX,
         metavar="NAME|FILE",
-        help=f"lengths that come: {', '.join(MIXES)}; or a file: a mix in JSON, a trace of JSON lines, or a number of tokens on each line "
-        f"(default: {DEFAULT_MIX}, cut at the model's limit)",
+        help=f"{HELP}; one of those by name is cut at the model's limit",
     )
     what.add_argument(
         "--goal", choices=get_args(Goal), default="throughput",
@@ -114,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
             outputs.check({"--out": args.out}, force=args.force)
         except outputs.OutputError as error:
             raise CommandError(str(error), USAGE) from None
-    mix = _mix(args.mix)
+    mix = mix_of(args.mix)
     with Bar(sys.stderr, wanted=not args.json) as bar:
         try:
             found, text = _elsewhere(args, mix, bar.show) if args.costs else _here(args, mix, bar.say, bar.show)
@@ -168,17 +167,6 @@ def _refuse_contradictions(args: argparse.Namespace) -> None:
         )
     if args.goal == "latency" and args.rate is None and args.in_flight is None:
         raise CommandError("--goal latency: at which load? say --rate or --in-flight", USAGE)
-
-
-def _mix(name: str) -> Mix:
-    if name in MIXES:
-        return MIXES[name]
-    try:
-        return decode_lengths(
-            read_file(Path(name), "--mix", f"there are {', '.join(MIXES)}, or name a file of lengths"), name
-        )
-    except MixError as error:
-        raise CommandError(f"--mix: {error}", FAILED) from error
 
 
 def _wanted(args: argparse.Namespace, mix: Mix, longest: int) -> Wanted:

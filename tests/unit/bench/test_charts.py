@@ -15,7 +15,7 @@ from orchestrator.bench.page import page
 ENVIRONMENT = Environment(
     when="2026-01-02T03:04:05+00:00", seconds=1.5, cpu="A <CPU> & more", isa=["avx2"], cores=2, smt=1, numa=["node 0: CPUs 0-1, 4 GiB"],
     quota_cpus=None, kernel="6.1", governor="performance", turbo="on", transparent_huge_pages="madvise", numa_balancing="off",
-    python="3.11", versions={"numpy": "2"}, commit=None, load_average_before=0.1, load_average_after=1.9, others=[],
+    python="3.11", versions={"numpy": "2"}, commit=None, load_average_before=0.1, load_average_after=1.9, others_cpus=0.0, others=[],
     warnings=["something <else> ran"],
 )  # fmt: skip
 
