@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from orchestrator.gateway import metrics, openapi, reading
-from orchestrator.gateway.apis import health, huggingface, jina, openai, openinference, tei, tensors
+from orchestrator.gateway.apis import health, huggingface, jina, openai, openinference, outputs, tei, tensors
 from orchestrator.gateway.apis.call import Served
 from orchestrator.gateway.errors import Refusal
 from orchestrator.gateway.images import FORMATS
@@ -117,7 +117,7 @@ def _inferences(served: Served) -> list[Route]:
               jina.RelevanceRequest, jina.RelevanceResponse),
         *(
             route(f"/v2/models/{{model}}{version}/infer", reading.json_and_tensors, "Open Inference Protocol: tensors",
-                  tensors.InferRequest, tensors.InferResponse, **tensors_too)
+                  tensors.InferRequest, outputs.InferResponse, **tensors_too)
             for version in ("", _VERSION)
         ),
     ]  # fmt: skip

@@ -12,9 +12,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.gateway.apis import tensors
+from orchestrator.gateway.apis import outputs, tensors
 from orchestrator.gateway.apis.call import Content
-from orchestrator.gateway.apis.tensors import Output
+from orchestrator.gateway.apis.outputs import Output
 from orchestrator.gateway.errors import Refusal
 
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -22,7 +22,7 @@ shapes = st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple)
 
 
 @st.composite
-def outputs(draw: st.DrawFn) -> Output:
+def given_outputs(draw: st.DrawFn) -> Output:
     shape = draw(shapes)
     count = math.prod(shape)
     kind = draw(st.sampled_from(["FP32", "INT64", "BYTES"]))
@@ -48,12 +48,12 @@ def same(tensor: tensors.Tensor, output: Output) -> bool:
     return found.shape == output.shape and found.tobytes() == output.values.tobytes()
 
 
-@given(st.lists(st.tuples(outputs(), st.booleans()), min_size=1, max_size=4))
+@given(st.lists(st.tuples(given_outputs(), st.booleans()), min_size=1, max_size=4))
 def test_what_is_written_as_an_answer_is_read_back_as_a_request(given_: list[tuple[Output, bool]]) -> None:
     """An answer has the form of a request but for the name of its list: each is the other's proof."""
     named = {f"t{number}": output for number, (output, _) in enumerate(given_)}
     wishes = tuple(tensors.Wish(f"t{number}", binary) for number, (_, binary) in enumerate(given_))
-    written = tensors.written(tensors.Asked(None, {}, {}, wishes, False), "m", "1", named)
+    written = outputs.written(tensors.Asked(None, {}, {}, wishes, False), "m", "1", named)
     if isinstance(written, Content):
         length = int(written.headers.split(b":")[1])
         document, rest = json.loads(written.data[:length]), written.data[length:]

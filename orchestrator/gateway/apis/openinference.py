@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple, NotRequired, TypedDict
 from urllib.parse import unquote
 
 from orchestrator import __version__
-from orchestrator.gateway.apis import signatures, tensors
+from orchestrator.gateway.apis import outputs, signatures, tensors
 from orchestrator.gateway.apis.call import Body, Call, Served, dumps
+from orchestrator.gateway.apis.tensor_tasks import Outputs
 from orchestrator.gateway.apis.tensors import Asked
 from orchestrator.gateway.errors import Refusal
 from orchestrator.status import ModelStatus
@@ -139,8 +140,8 @@ def infer(body: bytes, served: Served, header_length: int | None) -> Call:
     asked = tensors.read(body, header_length)
     form = signatures.form_of(asked, served)
 
-    def finish(outputs: signatures.Outputs) -> Body:
-        return tensors.written(asked, served.model.id, VERSION, outputs)
+    def finish(given: Outputs) -> Body:
+        return outputs.written(asked, served.model.id, VERSION, given)
 
     call = form.call(asked, served, finish)
     call.timeout_seconds = _timeout(asked)

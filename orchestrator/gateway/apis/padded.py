@@ -43,9 +43,8 @@ def padded(inputs: Mapping[str, Tensor], cut: Side | None, served: Served) -> Pa
 
     Refusal: 413 for too many sequences, or one that is too long while `cut` is None; 422 for what the model cannot read.
     """
-    ids = _matrix(inputs["input_ids"])
-    within_batch(len(ids), "inputs.input_ids", served, "sequences")
-    kept = _mask(inputs, ids)
+    ids = _matrix(inputs["input_ids"], served)
+    kept = _mask(inputs, ids, served)
     lengths: list[int] = kept.sum(axis=1).tolist()
     if not all(lengths):
         raise _unacceptable(f"sequence {lengths.index(0)} has no token", "input_ids")
@@ -62,7 +61,7 @@ def padded(inputs: Mapping[str, Tensor], cut: Side | None, served: Served) -> Pa
         lengths = [min(length, limit) for length in lengths]
     if _largest(ids[kept]) >= served.vocabulary:
         raise _unacceptable(f"token ids of this model are 0 to {served.vocabulary - 1}", "input_ids")
-    return Padded(ids, kept, lengths, _splits(inputs, ids, kept))
+    return Padded(ids, kept, lengths, _splits(inputs, ids, kept, served))
 
 
 def _largest(numbers: Integers) -> int:
@@ -70,18 +69,19 @@ def _largest(numbers: Integers) -> int:
     return int(numbers.view(np.uint64).max())
 
 
-def _matrix(tensor: Tensor) -> Integers:
+def _matrix(tensor: Tensor, served: Served) -> Integers:
     if len(tensor.shape) != 2:
         raise _unacceptable(f"the shape {list(tensor.shape)!s:.80}, expected [sequences, tokens]", tensor.name)
+    within_batch(tensor.shape[0], f"inputs.{tensor.name}", served, "sequences")
     return integers(tensor)
 
 
-def _like(inputs: Mapping[str, Tensor], name: str, ids: Integers) -> Integers | None:
+def _like(inputs: Mapping[str, Tensor], name: str, ids: Integers, served: Served) -> Integers | None:
     """An input of zeros and ones in the shape of the ids."""
     tensor = inputs.get(name)
     if tensor is None:
         return None
-    found = _matrix(tensor)
+    found = _matrix(tensor, served)
     if found.shape != ids.shape:
         raise _unacceptable(f"the shape {list(found.shape)}, input_ids has {list(ids.shape)}", name)
     if found.size and _largest(found) > 1:
@@ -89,8 +89,8 @@ def _like(inputs: Mapping[str, Tensor], name: str, ids: Integers) -> Integers | 
     return found
 
 
-def _mask(inputs: Mapping[str, Tensor], ids: Integers) -> Kept:
-    mask = _like(inputs, "attention_mask", ids)
+def _mask(inputs: Mapping[str, Tensor], ids: Integers, served: Served) -> Kept:
+    mask = _like(inputs, "attention_mask", ids, served)
     if mask is None:
         return np.ones(ids.shape, np.bool_)
     kept: Kept = mask.astype(np.bool_)
@@ -101,8 +101,8 @@ def _mask(inputs: Mapping[str, Tensor], ids: Integers) -> Kept:
     return kept
 
 
-def _splits(inputs: Mapping[str, Tensor], ids: Integers, kept: Kept) -> list[int] | None:
-    types = _like(inputs, "token_type_ids", ids)
+def _splits(inputs: Mapping[str, Tensor], ids: Integers, kept: Kept, served: Served) -> list[int] | None:
+    types = _like(inputs, "token_type_ids", ids, served)
     if types is None:
         return None
     second: Kept = kept & (types == 1)

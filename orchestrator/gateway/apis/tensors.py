@@ -1,4 +1,4 @@
-"""How do the tensors of the Open Inference Protocol lie in a body: in its JSON, or as bytes behind it? Pure.
+"""How do the tensors of an Open Inference request lie in its body: in the JSON, or as bytes behind it? Pure.
 
 The JSON names each tensor with its datatype and shape. Its elements are either there too (`data`, flat in row-major order or nested as
 the shape says), or `binary_data_size` bytes behind the JSON, in the order in which the tensors are named: little-endian without gaps,
@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.gateway.apis.call import Body, Content, decode, dumps
+from orchestrator.gateway.apis.call import decode
 from orchestrator.gateway.errors import Refusal
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 BINARY: Final = "application/octet-stream"
 
-_SIZE = struct.Struct("<I")
+SIZE = struct.Struct("<I")
+"""How long an element of BYTES is."""
 _INTEGERS: Final = {"INT64": "<i8", "INT32": "<i4"}
 _SHARED: Final = "shared_memory_region"
 
@@ -119,31 +119,6 @@ class Asked(NamedTuple):
     """Empty: all."""
     binary: bool
     """How outputs are given where none is named."""
-
-
-class OutputTensor(TypedDict):
-    """A tensor of the answer. `data`, or `binary_data_size` in its parameters and its bytes behind the JSON."""
-
-    name: str
-    datatype: Literal["FP32", "INT64", "BYTES"]
-    shape: list[int]
-    parameters: NotRequired[Parameters]
-    data: NotRequired[list[float | int | str]]
-
-
-class InferResponse(TypedDict):
-    model_name: str
-    model_version: str
-    outputs: list[OutputTensor]
-    id: NotRequired[str]
-
-
-class Output(NamedTuple):
-    """[n, …] in the datatype that goes with its array: FP32, INT64, or BYTES for a list of strings."""
-
-    datatype: str
-    shape: tuple[int, ...]
-    values: Floats | Integers | list[str]
 
 
 def read(body: bytes, header_length: int | None) -> Asked:
@@ -248,21 +223,23 @@ def blobs(tensor: Tensor) -> list[bytes]:
     """The elements of a BYTES tensor that came behind the JSON."""
     tensor.of(("BYTES",))
     assert tensor.blob is not None
-    blob, at = tensor.blob, 0
+    blob, at, count = tensor.blob, 0, tensor.count
     elements: list[bytes] = []
     while at < len(blob):
-        begins = at + _SIZE.size
+        begins = at + SIZE.size
         if begins > len(blob):
             raise tensor.wrong(f"element {len(elements)} has {len(blob) - at} bytes of the 4 that say its length")
-        (length,) = _SIZE.unpack_from(blob, at)
+        (length,) = SIZE.unpack_from(blob, at)
         at = begins + length
         if at > len(blob):
             raise tensor.wrong(
                 f"element {len(elements)} says it has {length} bytes, {len(blob) - begins} are left; each is behind its length as u32"
             )
         elements.append(bytes(blob[begins:at]))
-    if len(elements) != tensor.count:
-        raise tensor.wrong(f"{len(elements)} elements, the shape {list(tensor.shape)} says {tensor.count}")
+        if len(elements) == count and at < len(blob):
+            raise tensor.wrong(f"{len(blob) - at} bytes behind the {count} elements of its shape")
+    if len(elements) != count:
+        raise tensor.wrong(f"{len(elements)} elements, the shape {list(tensor.shape)!s:.80} says {count}")
     return elements
 
 
@@ -299,12 +276,7 @@ def _from_bytes(tensor: Tensor, kind: str) -> npt.NDArray[Any]:
 def _from_json(tensor: Tensor, decoders: list[msgspec.json.Decoder[Any]]) -> list[Any]:
     """The elements in row-major order, nested as the shape says or flat."""
     raw = tensor.data
-    depth = 0
-    for byte in raw:
-        if byte == 0x5B:
-            depth += 1
-        elif byte not in b" \t\r\n":
-            break
+    depth = raw[: len(raw) - len(raw.lstrip(b"[ \t\r\n"))].count(b"[")
     shape = tensor.shape
     nested = shape if depth == len(shape) else (tensor.count,)
     if depth > 1 and (depth != len(shape) or depth > _DEEPEST):
@@ -323,39 +295,3 @@ def _from_json(tensor: Tensor, decoders: list[msgspec.json.Decoder[Any]]) -> lis
         elif len(found) != size:
             raise tensor.wrong(f"data: {len(found)} elements, the shape {list(shape)!s:.80} says {size}")
     return found
-
-
-# ---- the answer
-
-
-def written(asked: Asked, model: str, version: str, given: Mapping[str, Output]) -> Body:
-    """The body with the outputs that were asked for, in that order; all of them where none was named."""
-    wishes = asked.outputs or tuple(Wish(name, asked.binary) for name in given)
-    described: list[dict[str, Any]] = []
-    parts: list[bytes] = []
-    for name, binary in wishes:
-        output = given[name]
-        one: dict[str, Any] = {"name": name, "datatype": output.datatype, "shape": output.shape}
-        if binary:
-            data = _bytes_of(output)
-            one["parameters"] = {"binary_data_size": len(data)}
-            parts.append(data)
-        else:
-            values = output.values
-            one["data"] = values if isinstance(values, list) else np.ascontiguousarray(values).reshape(-1)
-        described.append(one)
-    document: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": described}
-    if asked.id is not None:
-        document["id"] = asked.id
-    head = dumps(document)
-    if not parts:
-        return head
-    return Content(b"".join((head, *parts)), BINARY, f"{HEADER_LENGTH}: {len(head)}\r\n".encode("ascii"))
-
-
-def _bytes_of(output: Output) -> bytes:
-    values = output.values
-    if isinstance(values, list):
-        encoded = [one.encode() for one in values]
-        return b"".join([part for one in encoded for part in (_SIZE.pack(len(one)), one)])
-    return values.astype("<f4" if output.datatype == "FP32" else "<i8", copy=False).tobytes()

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.gateway.apis import tensors
+from orchestrator.gateway.apis import outputs, tensors
 from orchestrator.gateway.apis.call import Content
-from orchestrator.gateway.apis.tensors import Output
+from orchestrator.gateway.apis.outputs import Output
 from orchestrator.gateway.errors import Refusal
 
 
@@ -113,7 +113,8 @@ def test_bytes_that_are_not_as_many_as_the_shape_says_are_malformed(data: bytes)
         (struct.pack("<I", 5) + b"abc", "element 0 says it has 5 bytes, 3 are left"),
         (column(b"a") + struct.pack("<I", 2**32 - 1), "element 1 says it has 4294967295 bytes, 0 are left"),
         (column(b"a"), "1 elements, the shape [2] says 2"),
-        (column(b"a", b"b", b"c"), "3 elements"),
+        (column(b"a", b"b", b"c"), "5 bytes behind the 2 elements of its shape"),
+        (column(*[b""] * 9), "28 bytes behind"),
         (column(b"a", b"\xff\xfe"), "element 1 is not UTF-8"),
     ],
 )
@@ -211,7 +212,7 @@ def asked(**more: Any) -> tensors.Asked:
 
 
 def test_outputs_come_as_json_unless_they_are_asked_for_as_bytes() -> None:
-    body = tensors.written(asked(id="7"), "m", "1", GIVEN)
+    body = outputs.written(asked(id="7"), "m", "1", GIVEN)
     assert isinstance(body, bytes)
     answer = json.loads(body)
     assert (answer["model_name"], answer["model_version"], answer["id"]) == ("m", "1", "7")
@@ -221,12 +222,12 @@ def test_outputs_come_as_json_unless_they_are_asked_for_as_bytes() -> None:
 
 
 def test_no_id_is_given_where_none_was_sent() -> None:
-    assert b'"id"' not in tensors.written(asked(), "m", "1", GIVEN)  # type: ignore[operator]
+    assert b'"id"' not in outputs.written(asked(), "m", "1", GIVEN)  # type: ignore[operator]
 
 
 def test_only_the_outputs_that_are_named_come_in_that_order_each_as_it_is_asked_for() -> None:
     wishes = [{"name": "count", "parameters": {"binary_data": False}}, {"name": "labels"}, {"name": "embedding"}]
-    content = tensors.written(asked(outputs=wishes, parameters={"binary_data_output": True}), "m", "1", GIVEN)
+    content = outputs.written(asked(outputs=wishes, parameters={"binary_data_output": True}), "m", "1", GIVEN)
     assert isinstance(content, Content)
     assert content.content_type == "application/octet-stream"
     name, length = content.headers.decode().strip().split(": ")
