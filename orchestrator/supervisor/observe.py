@@ -12,13 +12,14 @@ import msgspec
 import psutil
 
 from orchestrator import __version__
-from orchestrator.history import History, Past, Step
+from orchestrator.history import History, Step
 from orchestrator.plan.model import Plan
 from orchestrator.status import EVENTS_SHOWN, Event, GatewayStatus, ModelStatus, RouterReport, RouterStatus, Status
 from orchestrator.supervisor import report
 from orchestrator.supervisor.core import Changed, Child
 from orchestrator.supervisor.deployment import LeftOut
 from orchestrator.supervisor.oom import Witness
+from orchestrator.supervisor.past import Past
 from orchestrator.supervisor.states import State
 from orchestrator.supervisor.verify import VanishedError, verify
 from topology.model import Machine

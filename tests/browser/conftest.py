@@ -21,7 +21,7 @@ from aiohttp import web
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from orchestrator.dashboard import assets
-from orchestrator.history import Past, Step
+from orchestrator.history import Step
 from orchestrator.plan.model import Bucket
 from orchestrator.status import (
     CpuStatus,
@@ -34,6 +34,7 @@ from orchestrator.status import (
     Status,
     Verified,
 )
+from orchestrator.supervisor.past import Past
 
 CHROMIUM_ARGS = [
     "--no-sandbox",  # Chromium refuses its sandbox to root, which is who runs tests in a container

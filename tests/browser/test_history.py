@@ -113,6 +113,23 @@ def test_what_went_wrong_before_the_page_was_opened_is_told_and_not_counted_twic
     expect(page.locator("#problems")).to_contain_text("queue_full 16")
 
 
+def test_errors_of_a_gateway_are_no_news_when_another_one_goes(page: Page, simulation: Any, scenarios: Any) -> None:
+    statuses = [scenarios.two(second) for second in range(4)]
+    for status in statuses:
+        first = status.gateways[0]
+        status.gateways.append(msgspec.structs.replace(first, name="gateway-1", responses={"/embed 500": 3}))
+        first.responses = {"/embed 500": 5}
+    del statuses[3].gateways[0]
+    simulation.remember(statuses[0])
+    watch(page, simulation, *statuses[1:])
+    expect(line(page)).to_have_attribute("d", pieces(4))
+    expect(page.locator("#problems")).not_to_contain_text("Errors were answered")
+    later = scenarios.two(4)
+    later.gateways[0].name, later.gateways[0].responses = "gateway-1", {"/embed 500": 4}
+    simulation.push(later)
+    expect(page.locator("#problems")).to_contain_text("Errors were answered in the last 5 minutes: /embed 500 1")
+
+
 def test_the_last_hours_are_asked_for_when_they_are_chosen(page: Page, simulation: Any, scenarios: Any) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url.partition("/api/")[2]))
@@ -229,7 +246,7 @@ def test_text_of_events_stays_text(page: Page, simulation: Any, scenarios: Any) 
 def test_of_so_many_instances_that_points_are_left_out_the_lines_hold_together(
     page: Page, simulation: Any, scenarios: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.history.MOST_VALUES", 1200)
+    monkeypatch.setattr("orchestrator.supervisor.past.MOST_VALUES", 1200)
     simulation.remember(*(scenarios.two(second) for second in range(0, 201, 2)))
     watch(page, simulation, scenarios.two(201))
     expect(line(page)).to_have_attribute("d", pieces(35))

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.history import COARSE_POINTS, FINE_POINTS, INSTANCE_COLUMNS, Past
+from orchestrator.history import COARSE_POINTS, FINE_POINTS
 from orchestrator.status import (
     GatewayStatus,
     InstanceStatus,
@@ -17,6 +17,7 @@ from orchestrator.status import (
     RouterStatus,
     Status,
 )
+from orchestrator.supervisor.past import INSTANCE_COLUMNS, Past
 
 NAMES = [f"one-{number}" for number in range(4)]
 STATES: list[Any] = ["ready", "starting", "backoff", "failed"]

@@ -81,12 +81,15 @@ export class History {
     while (this.samples.length && (this.samples[0].t < newest - WINDOW_SECONDS || this.samples.length > MOST_SAMPLES)) this.samples.shift();
   }
 
-  /** How much each counter grew over the window, those that did not left out. */
+  /** How much counters grew over the window, as `kind\u0000what` → count, those that did not left out. */
   increases() {
     const total = new Map();
     for (let i = 1; i < this.samples.length; i += 1) {
       const { grown, counts: now } = this.samples[i];
-      for (const [key, more] of grown ?? growth(this.samples[i - 1].counts, now)) total.set(key, (total.get(key) ?? 0) + more);
+      for (const [key, more] of grown ?? growth(this.samples[i - 1].counts, now)) {
+        const told = key.slice(0, key.lastIndexOf("\u0000"));
+        total.set(told, (total.get(told) ?? 0) + more);
+      }
     }
     return total;
   }
@@ -111,7 +114,7 @@ function joined(known, samples) {
 /** The points of a History document as samples; an instance is in those at which it was there. */
 function samplesOf(past, offset) {
   const grown = new Map(past.points.map((uptime) => [uptime, new Map()]));
-  for (const { uptime_seconds: uptime, kind, what, count } of past.grown) grown.get(uptime)?.set(keyOf(kind, what), count);
+  for (const { uptime_seconds: uptime, kind, what, part, count } of past.grown) grown.get(uptime)?.set(keyOf(kind, what, part), count);
   const samples = past.points.map((uptime, i) => ({
     t: offset + uptime,
     instances: new Map(
@@ -121,7 +124,7 @@ function samplesOf(past, offset) {
     ),
     grown: grown.get(uptime),
   }));
-  if (samples.length) samples.at(-1).counts = new Map(past.counts.map(({ kind, what, count }) => [keyOf(kind, what), count]));
+  if (samples.length) samples.at(-1).counts = new Map(past.counts.map(({ kind, what, part, count }) => [keyOf(kind, what, part), count]));
   return samples;
 }
 
@@ -136,21 +139,21 @@ function growth(before, now) {
   return grown;
 }
 
-const keyOf = (kind, what) => `${kind}\u0000${what}`;
+const keyOf = (kind, what, part) => `${kind}\u0000${what}\u0000${part}`;
 
-/** Counters whose growth an operator should hear of, as `kind\u0000what` → count. */
+/** Counters whose growth an operator should hear of, by kind, what and the part that counts: of one that is gone there is nothing to tell. */
 function counts(status) {
   const found = new Map();
-  const add = (kind, what, count) => found.set(keyOf(kind, what), (found.get(keyOf(kind, what)) ?? 0) + count);
-  for (const [reason, count] of Object.entries(status.router.rejected)) add("rejected", reason, count);
-  add("malformed", "router", status.router.malformed_frames);
-  add("restarted", "router", status.router.restarts);
+  const add = (kind, what, part, count) => found.set(keyOf(kind, what, part), count);
+  for (const [reason, count] of Object.entries(status.router.rejected)) add("rejected", reason, "router", count);
+  add("malformed", "router", "router", status.router.malformed_frames);
+  add("restarted", "router", "router", status.router.restarts);
   for (const gateway of status.gateways) {
-    add("restarted", gateway.name, gateway.restarts);
+    add("restarted", gateway.name, gateway.name, gateway.restarts);
     for (const [what, count] of Object.entries(gateway.responses)) {
-      if (/ 5\d\d$/.test(what)) add("response", what, count);
+      if (/ 5\d\d$/.test(what)) add("response", what, gateway.name, count);
     }
   }
-  for (const one of status.instances) add("restarted", one.name, one.restarts);
+  for (const one of status.instances) add("restarted", one.name, one.name, one.restarts);
   return found;
 }

@@ -9,8 +9,11 @@ import msgspec
 import pytest
 
 from orchestrator import history
-from orchestrator.history import COARSE_POINTS, FINE_POINTS, LONGEST_WHY, MOST_EVENTS, MOST_GONE, History, Past
+from orchestrator.history import COARSE_POINTS, FINE_POINTS, History
 from orchestrator.status import Event, GatewayStatus, InstanceState, Quantiles, RouterStatus
+from orchestrator.supervisor import past as memory
+from orchestrator.supervisor.past import LONGEST_WHY, MOST_EVENTS, Past
+from orchestrator.supervisor.series import MOST_GONE
 
 
 def read(past: Past, step: Any = 2, seconds: float = 1e9, uptime: float = 1e5, **given: Any) -> History:
@@ -151,6 +154,27 @@ def test_an_instance_that_is_no_more_is_forgotten_with_its_last_point(documents:
     assert {one.name for one in read(past, 60, uptime=600.0).instances} == {"old-0", "new-0"}
 
 
+def test_six_hours_after_an_instance_was_there_nothing_is_left_of_it(documents: Any) -> None:
+    past = Past()
+    past.record(documents.status(0.0, documents.instance("old-0")))
+    for at in range(2, (COARSE_POINTS + 2) * 60, 2):
+        past.record(documents.status(float(at), documents.instance("new-0")))
+        if at == COARSE_POINTS * 60:  # its minute is the oldest that is kept
+            assert {one.name for one in read(past, 60, uptime=1e6).instances} == {"old-0", "new-0"}
+    assert {one.name for one in read(past, 60, uptime=1e6).instances} == {"new-0"}
+
+
+def test_a_gateway_that_is_gone_makes_no_errors_of_those_that_others_had_counted_before(documents: Any) -> None:
+    past = Past()
+    gateways = [GatewayStatus(f"gateway-{at}", "ready", responses={"/embed 500": 5 - 2 * at}) for at in range(2)]
+    past.record(documents.status(600.0, gateways=gateways))
+    past.record(documents.status(602.0, gateways=gateways[1:]))
+    assert [(one.uptime_seconds, one.part, one.count) for one in read(past).grown] == [
+        (600.0, "gateway-0", 5),
+        (600.0, "gateway-1", 3),
+    ]
+
+
 def test_names_that_come_and_go_do_not_make_it_grow(documents: Any) -> None:
     past = Past()
     for number in range(3 * MOST_GONE):
@@ -213,8 +237,8 @@ def test_a_document_that_would_be_too_large_leaves_points_out_but_not_the_newest
     for number in range(100):
         router = RouterStatus("ready", rejected={"queue_full": number})
         past.record(documents.status(2.0 * number, documents.instance(queue_depth=number), router=router))
-    values = 100 * (len(history.INSTANCE_COLUMNS) + len(history.TOTAL_COLUMNS))
-    monkeypatch.setattr(history, "MOST_VALUES", values // 3 + 1)
+    values = 100 * (len(memory.INSTANCE_COLUMNS) + len(memory.TOTAL_COLUMNS))
+    monkeypatch.setattr(memory, "MOST_VALUES", values // 3 + 1)
     found = read(past)
     assert found.step_seconds == 6.0
     assert found.instances[0].queue_depth == list(range(0, 100, 3))

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.history import History, Past
+from orchestrator.history import History
 from orchestrator.status import Event, Quantiles, RouterStatus, Status, Verified
+from orchestrator.supervisor.past import Past
 from orchestrator.top.columns import SORTS
 from orchestrator.top.frame import Frame, Heard, frame
 from orchestrator.top.text import cells, plain
