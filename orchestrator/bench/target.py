@@ -13,7 +13,7 @@ from orchestrator.bench.load import post_request
 
 ASK_SECONDS = 15.0
 _TRIAL = "The ferry leaves at nine."
-_ROUTES = {
+ROUTES = {
     "sentence-embedding": "/embed",
     "feature-extraction": "/predict",
     "text-classification": "/predict",
@@ -89,9 +89,9 @@ def probe(url: str, key: str | None = None) -> Target:
         raise TargetError(
             f"{url}: what it answers to /info is not what an orchestrator or text-embeddings-inference says; is it one?"
         ) from None
-    route = _ROUTES[task] if task in _ROUTES else _MODEL_TYPES.get(kinds[0] if kinds else "")
+    route = ROUTES[task] if task in ROUTES else _MODEL_TYPES.get(kinds[0] if kinds else "")
     if route is None:
-        able = ", ".join(name for name, path in _ROUTES.items() if path)
+        able = ", ".join(name for name, path in ROUTES.items() if path)
         raise TargetError(f"{url}: serves {task or kinds or 'nothing known'}; load of texts alone is for {able}")
     found = Target(url, host, port, prefix, route, headers, model, task, longest if isinstance(longest, int) else None)
     status, body = _ask(url, host, port, "POST", prefix + route, headers, json.dumps({"inputs": _TRIAL}).encode())

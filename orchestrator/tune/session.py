@@ -16,6 +16,7 @@ import msgspec
 from orchestrator.bench.matrix import nodes_of, subjects_of
 from orchestrator.bench.placements import DoesNotFit
 from orchestrator.bench.running import DidNotStart
+from orchestrator.bench.target import ROUTES
 from orchestrator.config.schema import CachesConfig, Layout
 from orchestrator.models.choose import NoVariantError, candidates
 from orchestrator.models.errors import ModelError
@@ -41,7 +42,7 @@ from orchestrator.tune.measure import (
 from orchestrator.tune.proposal import Entrant, Form, as_planned
 from orchestrator.tune.report import Candidate, Outcome, chosen, head
 from orchestrator.tune.search import EFFORT, Found, Problem, clients, search, served
-from orchestrator.tune.verify import TASKS, Contestant, bodies, round_seconds, usual_seconds, verify
+from orchestrator.tune.verify import TASKS, Contestant, round_seconds, texts_of, usual_seconds, verify
 from orchestrator.tune.verify import least_seconds as least_to_serve
 from orchestrator.tune.write import reasons, text_of
 from topology.model import Machine
@@ -259,16 +260,17 @@ def _served(
     if not others:
         notes.append("not served: nothing but the default came to the end")
         return list(candidates_)
-    in_flight = problem.load.in_flight or clients(problem, found.best.entrant)
-    load = Load(in_flight=in_flight)
+    # A rate that only the simulation knows may be more than the machine bears, and then says nothing: clients that wait adapt.
+    load = problem.load if problem.load != Load() else Load(in_flight=clients(problem, found.best.entrant))
     contestants = [Contestant(one.name, _to_serve(one.entrant, live.machine)) for one in (default, *others)]
     seconds = round_seconds(len(contestants), budget)
     say(
-        f"serving {len(contestants)} layouts in turns, {in_flight} in flight: about {len(contestants) * (8 + 5 * seconds):.0f} s"
+        f"serving {len(contestants)} layouts in turns, {load.words}: about {len(contestants) * (8 + 5 * seconds):.0f} s"
     )
-    asked = bodies(live.tuned.prepared, problem.mix, problem.seed)
+    texts = texts_of(live.tuned.prepared, problem.mix, problem.seed)
+    route = ROUTES[live.tuned.prepared.status.task] or ""
     try:
-        verified = verify(contestants, asked, in_flight, problem.limits, seconds, live.cache, say, show)
+        verified = verify(contestants, route, texts, load, problem.limits, seconds, live.cache, say, show)
     except DidNotStart as error:
         raise TuneError(
             f"the default layout cannot be served here, so nothing can be compared with it:\n{error}"

@@ -7,7 +7,6 @@ are compared round by round and the median of the ratios counts; latencies are t
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -19,16 +18,18 @@ from typing import Any, Final
 
 import psutil
 
-from orchestrator.bench.load import LoadResult, closed_loop
+from orchestrator.bench.arrivals import poisson
+from orchestrator.bench.load import LoadResult, closed_loop, open_loop, post_request
 from orchestrator.bench.rows import LoadRow, latency
 from orchestrator.bench.running import DidNotStart, Running, running
+from orchestrator.bench.target import ROUTES
 from orchestrator.bench.texts import text
 from orchestrator.models.preparation import Prepared
 from orchestrator.models.progress import Show, Step
 from orchestrator.simulate.mixes import Mix
 from orchestrator.tune.goal import Figures, Load, Verified, figures
 
-TASKS: Final = ("sentence-embedding", "feature-extraction", "text-classification", "token-classification")
+TASKS: Final = frozenset(task for task, route in ROUTES.items() if route is not None)
 """That take one text and nothing else."""
 TEXTS: Final = 400
 ROUNDS: Final = 5
@@ -64,28 +65,39 @@ def round_seconds(contestants: int, budget: float | None) -> float:
 
 def verify(
     contestants: Sequence[Contestant],
-    asked: Sequence[tuple[bytes, str]],
-    in_flight: int,
+    route: str,
+    texts: Sequence[tuple[str, str]],
+    load: Load,
     limits: Mapping[str, float],
     seconds: float,
     cache: Path,
     say: Callable[[str], None],
     show: Show,
 ) -> dict[str, Verified]:
-    """By name, of those that could be served; the first contestant is what ratios refer to. `asked`: bodies with their classes; `seconds`:
-    of one turn. DidNotStart if the
-    first one cannot be served."""
+    """By name, of those that could be served; the first contestant is what ratios refer to.
+
+    `texts`: with their classes; `seconds`: of one turn. DidNotStart if the first one cannot be served.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="orchestrator-tune-")))
         there = _started(contestants, folder, stack, cache, say, show)
         tallies: dict[str, list[LoadResult]] = {name: [] for name in there}
-        kinds = [kind for _, kind in asked]
-        requests = {name: [_request(one, body) for body, _ in asked] for name, one in there.items()}
+        kinds = [kind for _, kind in texts]
+        requests = {
+            name: [post_request(*one.address, route, {"inputs": words}) for words, _ in texts]
+            for name, one in there.items()
+        }
 
-        def ask(name: str, seconds: float) -> LoadResult | None:
-            """None, and no longer there, if it died under load."""
+        def ask(name: str, seconds: float, number: int) -> LoadResult | None:
+            """None, and no longer there, if it died under load. Each is asked at the same moments in the same round."""
             try:
-                return closed_loop(*there[name].address, requests[name], in_flight, seconds, kinds)
+                if load.in_flight is not None:
+                    return closed_loop(*there[name].address, requests[name], load.in_flight, seconds, kinds)
+                due = poisson(load.rate or 1.0, seconds, number)
+                found = open_loop(there[name].address, requests[name], due, seconds, kinds)
+                if found.broken:
+                    raise ConnectionError(", ".join(f"{count} × {why}" for why, count in found.broken.items()))
+                return found
             except OSError as error:
                 if name == contestants[0].name:
                     raise DidNotStart(f"{name} stopped answering under load: {error}") from None
@@ -94,21 +106,21 @@ def verify(
                 return None
 
         for name in list(there):
-            ask(name, _WARM_UP_SECONDS)
+            ask(name, _WARM_UP_SECONDS, ROUNDS)
         turn = 0
         for number in range(ROUNDS):
             order = list(there)
             for name in [*order[number % len(order) :], *order[: number % len(order)]]:
                 show(Step("serving in turns", turn, ROUNDS * len(order)))
                 turn += 1
-                if name in there and (load := ask(name, seconds)) is not None:
-                    tallies[name].append(load)
-    reference = [load.per_second for load in tallies[contestants[0].name]]
+                if name in there and (found := ask(name, seconds, number)) is not None:
+                    tallies[name].append(found)
+    reference = [each.per_second for each in tallies[contestants[0].name]]
     return {
         name: Verified(
-            _figures(name, loads, Load(in_flight=in_flight), limits),
+            _figures(name, loads, load, limits),
             round(statistics.median(a.per_second / b for a, b in zip(loads, reference, strict=True) if b), 4),
-            [round(load.per_second, 2) for load in loads],
+            [round(each.per_second, 2) for each in loads],
         )
         for name, loads in tallies.items()
     }
@@ -167,13 +179,7 @@ def _figures(name: str, loads: Sequence[LoadResult], load: Load, limits: Mapping
     return figures(row, load, limits)
 
 
-def _request(one: Running, body: bytes) -> bytes:
-    host, port = one.address
-    head = f"POST /predict HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
-
-
-def bodies(prepared: Prepared, mix: Mix, seed: int) -> list[tuple[bytes, str]]:
+def texts_of(prepared: Prepared, mix: Mix, seed: int) -> list[tuple[str, str]]:
     """Texts of the lengths that come, as this model's tokenizer counts them, each with its class."""
     from tokenizers import Tokenizer
 
@@ -183,7 +189,7 @@ def bodies(prepared: Prepared, mix: Mix, seed: int) -> list[tuple[bytes, str]]:
     found = []
     for number in range(TEXTS):
         kind, length = mix.draw(rng, number / TEXTS)
-        found.append((json.dumps({"inputs": _text(rng, length, tokenizer.encode)}).encode(), kind))
+        found.append((_text(rng, length, tokenizer.encode), kind))
     return found
 
 
