@@ -73,6 +73,7 @@ def _matrix(tensor: Tensor, served: Served) -> Integers:
     if len(tensor.shape) != 2:
         raise _unacceptable(f"the shape {list(tensor.shape)!s:.80}, expected [sequences, tokens]", tensor.name)
     within_batch(tensor.shape[0], f"inputs.{tensor.name}", served, "sequences")
+    tensor.encoded("np")
     return integers(tensor)
 
 

@@ -293,7 +293,7 @@ def images(asked: Asked, served: Served, finish: Finish) -> Call:
     _require_column(tensor)
     within_batch(tensor.count, "inputs.image", served, "images")
     fields = [f"inputs.image[{position}]" for position in range(tensor.count)]
-    if tensor.blob is not None and tensor.parameters.get("content_type") != "base64":
+    if not tensor.encoded("base64") and tensor.blob is not None:
         files = tensors.blobs(tensor)
     else:
         texts = tensors.strings(tensor)
@@ -305,6 +305,7 @@ def _pixels(tensor: Tensor, served: Served) -> Tokens:
     wanted = served.model.image
     if wanted is None:
         raise Refusal("internal", "the artefact does not say how images are prepared")
+    tensor.encoded("np")
     size = [3, wanted.height, wanted.width]
     if len(tensor.shape) != 4 or list(tensor.shape[1:]) != size:
         raise Refusal(
@@ -338,6 +339,7 @@ def _texts(asked: Asked, name: str, served: Served) -> list[str]:
     tensor = asked.inputs[name]
     _require_column(tensor)
     within_batch(tensor.count, f"inputs.{name}", served, "texts")
+    tensor.encoded("str")
     return tensors.strings(tensor)
 
 

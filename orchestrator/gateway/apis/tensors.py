@@ -98,6 +98,16 @@ class Tensor(msgspec.Struct, frozen=True, gc=False):
                 "unprocessable", f"inputs.{self.name}: is {self.datatype[:40]}, expected {' or '.join(datatypes)}"
             )
 
+    def encoded(self, known: str) -> bool:
+        """Whether it says that it is encoded so. MLServer's clients do; Refusal (422) for another encoding."""
+        said = self.parameters.get("content_type")
+        if said not in (None, known):
+            raise Refusal(
+                "unprocessable",
+                f"inputs.{self.name}.parameters.content_type: {said!r:.40} is not read here; leave it out, or send {known!r}",
+            )
+        return said == known
+
     def wrong(self, why: str) -> Refusal:
         return Refusal("malformed", f"inputs.{self.name}: {why}")
 

@@ -141,6 +141,8 @@ def test_tensors_of_images_give_the_labels_and_scores_of_predict(model: Callable
     sized = struct.pack("<I", len(file)) + file
     encoded = struct.pack("<I", len(text)) + text.encode()
     asked: list[tuple[Any, Any]] = [(sized, {}), ([text], {}), ([[text]], {}), (encoded, {"content_type": "base64"})]
+    with pytest.raises(Refusal, match="content_type: 'pillow' is not read here"):
+        _infer(one, "image", "BYTES", [1], [text], {"content_type": "pillow"})
     for data, parameters in asked:
         shape = [1, 1] if data == [[text]] else [1]
         found = _infer(one, "image", "BYTES", shape, data, parameters, parameters={"top_k": 3})

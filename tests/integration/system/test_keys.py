@@ -24,9 +24,21 @@ def test_without_a_known_key_nothing_is_computed_and_a_reload_changes_the_keys(
     assert (status, body["error_type"], headers["www-authenticate"]) == (401, "unauthorized", "Bearer")
     status, _, body = system.post("/v1/embeddings", {"input": "rain", "model": "any"}, Authorization=f"Bearer {OTHER}")
     assert (status, body["error"]["code"]) == (401, "unauthorized")
-    for path in ("/info", "/v1/models"):
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["rain"]}
+    for path in ("/v2/models/all-MiniLM-L6-v2/infer", "/v2/models/other/infer"):
+        status, _, body = system.post(path, {"inputs": [tensor]})
+        assert (status, body["error_type"]) == (401, "unauthorized")
+    for path in ("/info", "/v1/models", "/v2", "/v2/models/all-MiniLM-L6-v2"):
         assert system.get(path)[0] == 401
-    for path in ("/health", "/metrics", "/api/state", "/api/history", "/dashboard"):
+    for path in (
+        "/health",
+        "/openapi.json",
+        "/v2/models/all-MiniLM-L6-v2/ready",
+        "/metrics",
+        "/api/state",
+        "/api/history",
+        "/dashboard",
+    ):
         assert system.get(path)[0] == 200
     assert system.post("/embed", {"inputs": "rain"}, Authorization=f"Bearer {ONE}")[0] == 200
 

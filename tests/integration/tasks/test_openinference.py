@@ -247,6 +247,21 @@ def test_what_does_not_fit_the_task_is_refused_by_the_name_of_its_tensor(
     assert says in refused.message
 
 
+def test_a_text_that_says_it_is_encoded_is_not_taken_for_what_it_is_not(model: Model) -> None:
+    one = model("bert-classes")
+    tensor = {
+        "name": "text",
+        "datatype": "BYTES",
+        "shape": [1],
+        "data": ["cmFpbg=="],
+        "parameters": {"content_type": "base64"},
+    }
+    with pytest.raises(Refusal, match="content_type"):
+        openinference.infer(json.dumps({"inputs": [tensor]}).encode(), one.served, None)
+    tensor["parameters"] = {"content_type": "str", "headers": None}
+    openinference.infer(json.dumps({"inputs": [tensor]}).encode(), one.served, None)
+
+
 def test_outputs_are_those_that_are_named_and_no_others(model: Model) -> None:
     one = model("bert-classes")
     assert list(infer(one, {"text": ["a"]}, outputs=["logits", "labels"])) == ["logits", "labels"]

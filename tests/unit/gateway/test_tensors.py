@@ -128,6 +128,16 @@ def test_another_datatype_than_the_tensor_has_is_not_acceptable(datatype: str) -
     assert "INT64 or INT32" in refusal("unprocessable", lambda: tensors.integers(one(datatype, [1], b"\0" * 8)))
 
 
+def test_another_encoding_than_the_one_that_is_read_is_not_acceptable() -> None:
+    def said(content_type: Any) -> tensors.Tensor:
+        return tensors.Tensor("x", "BYTES", (1,), {"content_type": content_type}, b'["a"]', None)
+
+    assert said("str").encoded("str")
+    assert not said(None).encoded("str")
+    for other in ("base64", 5, ["str"]):
+        assert "send 'str'" in refusal("unprocessable", lambda other=other: said(other).encoded("str"))
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
