@@ -181,7 +181,7 @@ def _title(placed: Placed, view: View) -> str:
 def _events(status: Status, zone: tzinfo | None) -> list[Line]:
     """A title and the events, the newest last; nothing where nothing has happened."""
     began = status.time_unix - status.uptime_seconds
-    lines = [_event(event, clock(began + event.uptime_seconds, zone)) for event in status.events]
+    lines = [_event(event, clock(began + event.uptime_seconds, zone, status.time_unix)) for event in status.events]
     return [(Span("events", "strong"),), *lines] if lines else []
 
 
@@ -221,6 +221,8 @@ def _foot(view: View, rows: Sequence[Row], page: int, width: int) -> Line:
     return (Span(fit(f"{hint}{' ' * max(2, width - cells(hint) - cells(said))}{said}", width), "bar"),)
 
 
-def clock(unix: float, zone: tzinfo | None) -> str:
-    """A moment as people date it."""
-    return f"{datetime.fromtimestamp(unix, UTC).astimezone(zone):%H:%M:%S}"
+def clock(unix: float, zone: tzinfo | None, now: float | None = None) -> str:
+    """A moment as people date it: with its day, where that is not the one of `now`."""
+    moment = datetime.fromtimestamp(unix, UTC).astimezone(zone)
+    today = now is None or moment.date() == datetime.fromtimestamp(now, UTC).astimezone(zone).date()
+    return f"{moment:%H:%M:%S}" if today else f"{moment:%Y-%m-%d %H:%M:%S}"

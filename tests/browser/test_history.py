@@ -236,6 +236,11 @@ def test_events_of_before_and_of_now_are_told_once_the_newest_first(
     expect(page.locator("#events-note")).to_have_text("")
 
 
+def test_an_event_of_another_day_has_its_date(page: Page, simulation: Any, scenarios: Any) -> None:
+    watch(page, simulation, scenarios.two(90_000, events=[happened(1, "short-0", "ready", "backoff", "SIGKILL")]))
+    expect(page.locator("#events li")).to_have_text(["2025-06-15 15:07:01 short-0 ready → backoff SIGKILL"])
+
+
 def test_text_of_events_stays_text(page: Page, simulation: Any, scenarios: Any) -> None:
     hostile = "<img src=x onerror='window.taken=1'>"
     watch(page, simulation, scenarios.two(0, events=[happened(0, hostile, hostile, hostile, hostile + "!")]))

@@ -189,7 +189,7 @@ function draw() {
   showFigures(grown);
   showCharts();
   recallHours();
-  events.show(history.events);
+  events.show(history.events, status.time_unix);
   table.show(status, slotOf, deepest);
   queues.show(status, deepest);
   processes.show(status);

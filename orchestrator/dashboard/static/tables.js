@@ -1,6 +1,6 @@
 // What are the figures of each instance, each bucket, the router and the gateways, now? Real tables, patched in place.
 
-import { Keyed, NONE, bucketText, bytes, clock, effort, make, milliseconds, number, percent, plural, ranges, setAttribute, setText, showState, stateLook } from "./view.js";
+import { Keyed, NONE, bucketText, bytes, effort, make, milliseconds, moment, number, percent, plural, ranges, setAttribute, setText, showState, stateLook } from "./view.js";
 
 const MOST_EVENTS = 50; // in the list; /api/history has more
 const SMALLEST_FULL_BAR = 16; // sequences: below it a queue is no news and its bar stays short
@@ -227,7 +227,7 @@ export class EventList {
       () => make("li", {}, [make("time"), " ", make("strong"), " ", make("span", { class: "change" }), " ", make("span", { class: "why" })]),
       (item, { t, part, before, after, why }) => {
         const [time, name, change, reason] = item.children;
-        setText(time, clock(t));
+        setText(time, moment(t, this.now));
         setAttribute(time, "datetime", new Date(t * 1000).toISOString());
         setText(name, part);
         setText(change, before ? `${before} → ${after}` : after);
@@ -237,7 +237,9 @@ export class EventList {
     );
   }
 
-  show(events) {
+  /** `now` in seconds since the epoch: what is of another day is dated. */
+  show(events, now) {
+    this.now = now;
     setText(this.note, events.length ? "" : "Nothing has happened since the start");
     this.items.show(events.slice(-MOST_EVENTS).reverse(), ({ key }) => key);
   }

@@ -121,6 +121,13 @@ export function clock(unix, withSeconds = true) {
   return withSeconds ? `${minutes}:${pad(date.getSeconds())}` : minutes;
 }
 
+/** The same with its date, where that is not the day of `now`: 2026-11-20 15:07:00. */
+export function moment(unix, now) {
+  const [date, today] = [unix, now].map((seconds) => new Date(seconds * 1000));
+  const day = (one) => `${one.getFullYear()}-${pad(one.getMonth() + 1)}-${pad(one.getDate())}`;
+  return day(date) === day(today) ? clock(unix) : `${day(date)} ${clock(unix)}`;
+}
+
 /** The kernel's list form of CPU numbers: 0–7, 48. */
 export function ranges(numbers) {
   const sorted = [...numbers].sort((a, b) => a - b);

@@ -258,6 +258,13 @@ def test_events_are_dated_by_the_clock_as_it_is_now(documents: Any) -> None:
     assert "14:56:22 long-0 ready→backoff (SIGSEGV)" in lines
 
 
+def test_an_event_of_another_day_has_its_date(documents: Any) -> None:
+    status = busy(documents, uptime=90_000.0)
+    assert "1970-01-12 13:56:22 long-0 ready→backoff (SIGSEGV)" in text(
+        frame(Heard(status, None), View(), 100, 30, UTC)
+    )
+
+
 def test_help_tells_every_key(documents: Any) -> None:
     lines = drawn(documents, 120, 30, View(help=True))
     for words in ("quit", "sort by the next", "the other way round", "a page up, down", "the last row"):
