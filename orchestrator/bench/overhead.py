@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import Any
 import msgspec
 
 from orchestrator.bench.bare import BareResult, BareSpec
+from orchestrator.bench.environment import Watch
 from orchestrator.bench.load import LoadResult, closed_loop, embed_request
 from orchestrator.bench.running import Running, running
 from orchestrator.bench.texts import short_texts
@@ -151,6 +151,7 @@ def measure_added(process: Bare, one: Running, requests: list[bytes], seconds: f
 
 def measure(cache: Path, seconds: float, rounds: int, precision: str) -> dict[str, Any]:
     prepared = prepare(None, cache=cache)
+    watch = Watch(read_machine())
     texts = short_texts(SEED, TEXTS)
     with running(["--instances", "2", "--precision", precision], cache) as one:
         planned = one.status().instances
@@ -172,9 +173,9 @@ def measure(cache: Path, seconds: float, rounds: int, precision: str) -> dict[st
                 added.append(measure_added(processes[0], one, requests, seconds, failures))
                 with suppress(NotHeld), cpu_latency(0):
                     awake.append(measure_added(processes[0], one, requests, seconds, failures))
+        environment = watch.environment()
     return {
-        "machine": read_machine().model_name,
-        "kernel": platform.release(),
+        "environment": msgspec.to_builtins(environment),
         "cores": cores,
         "precision": "+".join(dict.fromkeys(each.precision or "fp32" for each in planned)),
         "seed": SEED,
@@ -208,8 +209,10 @@ def table(figures: dict[str, Any]) -> str:
         ("served / bare, median of rounds", f"{figures['share_of_bare']:.2f}", "≥ 0.75"),
         ("failed requests", str(sum(figures["failures"].values())), "0"),
     ]
-    head = f"{figures['machine']}, kernel {figures['kernel']}, cores {figures['cores']}, {figures['precision']}, seed {figures['seed']}"
-    return "\n".join([head, *(f"  {name:<44}{value:>10}   {wanted}" for name, value, wanted in rows)])
+    where = figures["environment"]
+    head = f"{where['cpu']}, kernel {where['kernel']}, cores {figures['cores']}, {figures['precision']}, seed {figures['seed']}"
+    warnings = [f"  warning: {each}" for each in where["warnings"]]
+    return "\n".join([head, *(f"  {name:<44}{value:>10}   {wanted}" for name, value, wanted in rows), *warnings])
 
 
 def main() -> int:

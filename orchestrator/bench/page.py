@@ -41,7 +41,8 @@ thead th { border-bottom: 2px solid var(--rule); font-weight: 600; } tbody tr { 
 .heat .none { color: var(--muted); } .heat .dark { color: var(--on-dark); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 0; }
 dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
-@media print { body { padding: 0; max-width: none; font-size: 10px; } .charts { grid-template-columns: 1fr 1fr; }
+@page { size: landscape; margin: 10mm; }
+@media print { body { padding: 0; max-width: none; font-size: 9px; } .charts { grid-template-columns: 1fr 1fr; }
   * { print-color-adjust: exact; } th, td { padding: 1px 4px; } .scroll { overflow: visible; } }
 """ + "\n".join(f".heat .h{step} {{ background: rgb(var(--heat) / {4 + step * 9}%); }}" for step in range(11))
 
@@ -83,7 +84,7 @@ def _table(cells: Sequence[Sequence[str]], left: int) -> str:
 def _facts(facts: Mapping[str, Any]) -> str:
     def said(value: Any) -> str:
         if isinstance(value, dict):
-            return ", ".join(f"{name} {said(each)}" for name, each in value.items()) or "none"
+            return "; ".join(f"{name} {said(each)}" for name, each in value.items()) or "none"
         if isinstance(value, list):
             return ", ".join(map(str, value)) or "none"
         return "none" if value is None else str(value)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import sys
 from collections import Counter
@@ -21,6 +20,7 @@ from typing import get_args
 
 import msgspec
 
+from orchestrator.bench.environment import Environment, Watch
 from orchestrator.bench.load import LoadResult, closed_loop, embed_request
 from orchestrator.bench.overhead import Bare, artefacts_of, bare_processes
 from orchestrator.bench.rows import InstanceRow, LoadRow, latency, table
@@ -63,8 +63,7 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    machine: str
-    kernel: str
+    environment: Environment
     cores: list[list[int]]
     model: str
     precisions: list[str]
@@ -215,6 +214,7 @@ def measure(
     policy: Policy, model: str | None, precision: str, engine: str, cache: Path, seconds: float, rounds: int
 ) -> Report:
     prepared = prepare(model, max_seqlen=POSITIONS, cache=cache)
+    watch = Watch(read_machine())
     arguments = ["--precision", precision, "--engine", engine, *(["--model", model] if model else [])]
     mixed = classed_texts(SEED, TEXTS)
     short = [(words, "short") for words in short_texts(SEED, TEXTS)]
@@ -226,20 +226,21 @@ def measure(
             for name, texts in (("mixed", mixed), ("short", short))
         ]
         single = closed_loop(*ours.address, [embed_request(*ours.address, words) for words, _ in short], 1, seconds)
+        environment = watch.environment()
     failures = dict(single.failures)
     for each in loads:
         for row in each.rows:
             for code, count in row.refused.items():
                 failures[int(code)] = failures.get(int(code), 0) + count
     return Report(
-        read_machine().model_name, platform.release(), cores, prepared.status.id, [each.precision for each in artefacts],
+        environment, cores, prepared.status.id, [each.precision for each in artefacts],
         [each.engine for each in artefacts], policy, SEED, seconds, rounds, loads, round(single.quantile(0.5) * 1e3, 3), failures,
     )  # fmt: skip
 
 
 def printed(report: Report) -> str:
     lines = [
-        f"{report.machine}, kernel {report.kernel}, cores {report.cores}",
+        f"{report.environment.cpu}, kernel {report.environment.kernel}, cores {report.cores}",
         f"{report.model}, {_forms(report)}, {POSITIONS} positions, {IN_FLIGHT} in flight",
         f"{report.rounds} rounds of {report.seconds:g} s, seed {report.seed}",
     ]
@@ -265,6 +266,7 @@ def printed(report: Report) -> str:
         lines += [f"  {what:<38} {value:6.2f}   {goal}" for what, value, goal in goals if value is not None]
     lines += ["", f"  one in flight, short: p50 {report.one_in_flight_p50_ms:.2f} ms   ≤ 2.0"]
     lines += [f"  answers other than 200: {report.failures or 'none'}"]
+    lines += [f"  warning: {each}" for each in report.environment.warnings]
     return "\n".join(lines)
 
 

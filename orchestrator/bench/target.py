@@ -33,6 +33,10 @@ class TargetError(Exception):
     """No load can be put on this server: says which, why and what to do."""
 
 
+class WrongUsage(TargetError):
+    """A URL or a file that nobody could use."""
+
+
 @dataclass(frozen=True)
 class Target:
     """A server that has answered one text with 200."""
@@ -58,16 +62,16 @@ class Target:
 
 
 def read_key(path: Path) -> str:
-    """The first key of a file such as `keys_file` names. TargetError."""
+    """The first key of a file such as `keys_file` names. WrongUsage."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except OSError as error:
-        raise TargetError(f"{path}: {error.strerror}; name a file with a key on its first line") from None
+        raise WrongUsage(f"{path}: {error.strerror}; name a file with a key on its first line") from None
     except UnicodeDecodeError:
-        raise TargetError(f"{path}: not a text; name a file with a key on its first line") from None
+        raise WrongUsage(f"{path}: not a text; name a file with a key on its first line") from None
     keys = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     if not keys or not keys[0].isascii() or not keys[0].isprintable():
-        raise TargetError(
+        raise WrongUsage(
             f"{path}: holds no key of printable ASCII characters; name a file with a key on its first line"
         )
     return keys[0]
@@ -105,11 +109,11 @@ def _parts(url: str) -> tuple[str, int, str]:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port or 80
     except ValueError as error:
-        raise TargetError(f"{url}: {error}; write it as http://HOST:PORT") from None
+        raise WrongUsage(f"{url}: {error}; write it as http://HOST:PORT") from None
     if parts.scheme != "http":
-        raise TargetError(f"{url}: {parts.scheme} is not measured, only http; write it as http://HOST:PORT")
+        raise WrongUsage(f"{url}: {parts.scheme} is not measured, only http; write it as http://HOST:PORT")
     if not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise TargetError(f"{url}: write it as http://HOST:PORT, a key goes into --key-file")
+        raise WrongUsage(f"{url}: write it as http://HOST:PORT, a key goes into --key-file")
     return parts.hostname, port, parts.path.rstrip("/")
 
 

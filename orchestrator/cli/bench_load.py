@@ -23,7 +23,7 @@ from orchestrator.bench.load_rows import Load, Ratio, is_fine, load_row, ratios
 from orchestrator.bench.load_table import details, load_cells, load_charts
 from orchestrator.bench.rows import LoadRow
 from orchestrator.bench.running import DidNotStart, Running, cpu_seconds, running
-from orchestrator.bench.target import Target, TargetError, probe, read_key
+from orchestrator.bench.target import Target, TargetError, WrongUsage, probe, read_key
 from orchestrator.bench.texts import text
 from orchestrator.claims import Claims
 from orchestrator.cli.bar import Bar
@@ -59,6 +59,10 @@ IN_FLIGHT = (1, 16)
 PROBE_IN_FLIGHT = 16
 RESOLUTION = 0.05
 """Of the knee: a twentieth of the rate."""
+MOST_RATE = 100_000.0
+"""Three times what one generator can send."""
+MOST_REQUESTS = 5_000_000
+"""Of one load and round: their moments are drawn before."""
 MOST_DETAILS = 6
 """Rows whose stages and instances are printed; JSON has those of all."""
 TEXTS = 4000
@@ -75,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load = parser.add_argument_group("load")
     how = load.add_mutually_exclusive_group()
     how.add_argument(
-        "--rate", type=word_or("auto", listed(_positive)), metavar="R,…|auto",
+        "--rate", type=word_or("auto", listed(number(0, MOST_RATE, above=True))), metavar="R,…|auto",
         help="Open loop: requests per second at random moments, whatever is answered; latency counts from the moment a request was "
         "due. auto: the highest rate that keeps p99 within --p99-ms, by bisection to 5 %%.",
     )  # fmt: skip
@@ -208,6 +212,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_mixed_usage(args: argparse.Namespace) -> None:
+    if isinstance(args.rate, list) and max(args.rate) * args.seconds > MOST_REQUESTS:
+        raise CommandError(
+            f"--rate {max(args.rate):g} for --seconds {args.seconds:g} are more than {MOST_REQUESTS:,} requests; choose less",
+            USAGE,
+        )
     if args.url is None:
         if args.key_file is not None:
             raise CommandError("--key-file is for a server that runs: say --url, or leave it out", USAGE)
@@ -232,7 +241,7 @@ def _contestants(
         try:
             target = probe(url, None if args.key_file is None else read_key(args.key_file))
         except TargetError as error:
-            raise CommandError(str(error), FAILED) from None
+            raise CommandError(str(error), USAGE if isinstance(error, WrongUsage) else FAILED) from None
         if target.longest is not None and mix.longest > target.longest:
             raise CommandError(
                 f"--mix {args.mix} has texts of {mix.longest} tokens, {name} takes {target.longest}; "

@@ -181,16 +181,17 @@ def test_a_server_that_is_not_there_is_named(bench: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--url", "https://127.0.0.1:1"], 1, "https is not measured, only http"),
-        (["--url", "http://127.0.0.1:99999"], 1, "write it as http://HOST:PORT"),
-        (["--url", "http://me:secret@127.0.0.1:1"], 1, "a key goes into --key-file"),
+        (["--url", "https://127.0.0.1:1"], 2, "https is not measured, only http"),
+        (["--url", "http://127.0.0.1:99999"], 2, "write it as http://HOST:PORT"),
+        (["--url", "http://me:secret@127.0.0.1:1"], 2, "a key goes into --key-file"),
         (
             ["--url", "http://127.0.0.1:1", "--policy", "round-robin"],
             2,
             "--policy is for a server that is started here",
         ),
         (["--key-file", "k"], 2, "--key-file is for a server that runs"),
-        (["--url", "http://127.0.0.1:1", "--key-file", "/nowhere/k"], 1, "/nowhere/k: No such file or directory"),
+        (["--url", "http://127.0.0.1:1", "--key-file", "/nowhere/k"], 2, "/nowhere/k: No such file or directory"),
+        (["--rate", "100000", "--seconds", "86400"], 2, "more than 5,000,000 requests"),
         (["--mix", "/nowhere/mix.json"], 2, "there are mixed, short, long"),
         (["--html", "/"], 2, "--html /: is a directory"),
         (["--out", "/nowhere/r.csv"], 2, "cannot be written"),
