@@ -44,7 +44,7 @@ def require_json(request: web.BaseRequest, *others: str) -> None:
     if essence.strip().lower() not in read:
         raise Refusal(
             "unsupported_media_type",
-            f"content-type {essence.strip()[:80]!r}: this route reads {' or '.join(read)}; send -H 'content-type: {read[-1]}'",
+            f"content-type {essence.strip()[:80]!r}: this route reads {' or '.join(read)}; send -H 'content-type: {read[0]}'",
         )
     if charset is not None and charset[1].lower() not in _UTF8:
         raise Refusal("unsupported_media_type", f"charset {charset[1][:40]!r}: JSON is read as utf-8")
