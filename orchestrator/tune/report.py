@@ -14,6 +14,10 @@ TIE: Final = 1.03
 """Served layouts whose figures are nearer than this are equally good: five rounds on an idle machine differ by as much."""
 
 
+UNREST: Final = 1.5
+"""Rounds of one layout that differ by more were disturbed."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A layout that came to the end."""
@@ -81,6 +85,20 @@ def chosen(goal: Goal, candidates: Sequence[Candidate]) -> tuple[Candidate, list
         else:
             notes.append(f"({first.name}), first by simulation, served as well; ({best.name}) is simpler")
     return best, notes
+
+
+def unrest(candidates: Sequence[Candidate]) -> str | None:
+    """What is to be said where equal rounds of one layout differ by far more than layouts do."""
+    most = max(
+        (max(one.measured.rounds) / max(min(one.measured.rounds), 1e-9) for one in candidates if one.measured),
+        default=1.0,
+    )
+    if most <= UNREST:
+        return None
+    return (
+        f"the rounds differ by {min(most, 99.0):.1f} × with one and the same layout: something else used this machine while layouts were "
+        "served, and their order is not to be relied on"
+    )
 
 
 def _measured(one: Candidate) -> Verified:

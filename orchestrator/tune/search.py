@@ -46,6 +46,8 @@ FRONT_CPU: Final = 0.25e-3
 """Gateway, router and messages per request, where they share cores with instances: 130, 55 and 26 µs were measured, and tokenizing."""
 _SLICE_CORES: Final = 8
 """Fewer make no slice: buckets of a few cores each would be rounded beyond recognition."""
+_LEAST_SHARE: Final = 1e-3
+"""Of the bound: who breaks the limits at so little breaks them at any rate."""
 _WARM_UP: Final = 0.15
 _NOISE: Final = 0.08
 
@@ -283,25 +285,21 @@ class _Search:
         kinds = {(instance.threads, each.form_of[instance.name]) for instance in plan.instances}
         cores = sum(instance.threads for instance in plan.instances)
         most = bound_of(kinds, cores, plan.max_batch_tokens, self._shares, self._of.forms)
-        rate, holding, step = min(start, most), None, 1.3
-        breaking = None
-        for _ in range(16):
+        rate, up, down = min(start, most), 1.12, 1.3
+        holding: Figures | None = None
+        breaking: Figures | None = None
+        while holding is None or breaking is None:
             found = self._final(each, Load(rate))
             if found.holds:
                 holding = found
-                if breaking is not None or rate >= most:
-                    break
-                rate = min(most, 1.12 * rate)
+                if rate >= most:
+                    return found
+                low, rate, up = rate, min(most, rate * up), min(2.0, up * up)
             else:
-                breaking = found
-                if holding is not None:
-                    break
-                rate, step = rate / step, step * 1.3
-        if holding is None or holding.load.rate is None:
-            return breaking if breaking is not None else self._final(each, Load(start))
-        if breaking is None or breaking.load.rate is None:
-            return holding
-        low, high = holding.load.rate, breaking.load.rate
+                breaking, high = found, rate
+                rate, down = rate / down, min(4.0, down * 1.3)
+                if holding is None and rate < _LEAST_SHARE * most:
+                    return found
         while high > low * RESOLUTION:
             middle = (low * high) ** 0.5
             found = self._final(each, Load(middle))

@@ -40,7 +40,7 @@ from orchestrator.tune.measure import (
     missing,
 )
 from orchestrator.tune.proposal import Entrant, Form, as_planned
-from orchestrator.tune.report import Candidate, Outcome, chosen, head
+from orchestrator.tune.report import Candidate, Outcome, chosen, head, unrest
 from orchestrator.tune.search import EFFORT, Found, Problem, clients, search, served
 from orchestrator.tune.verify import TASKS, Contestant, round_seconds, texts_of, usual_seconds, verify
 from orchestrator.tune.verify import least_seconds as least_to_serve
@@ -155,6 +155,8 @@ def outcome(
 ) -> tuple[Outcome, str]:
     """The choice among these, and the file that says it."""
     best, said = chosen(wanted.goal, candidates_)
+    if (disturbed := unrest(candidates_)) is not None:
+        said.append(disturbed)
     default = next(one for one in candidates_ if one.entrant is problem.default)
     used = dict.fromkeys(best.entrant.form_of.values())
     result = Outcome(

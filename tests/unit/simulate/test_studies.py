@@ -64,6 +64,17 @@ def test_even_where_threads_scale_almost_perfectly_buckets_beat_one_instance(sho
     assert p99(both, "short") <= 0.3 * p99(alone, "short")
 
 
+def test_the_tuned_layout_bears_ten_times_what_the_published_buckets_bear(shorter: Any) -> None:
+    three, _, tuned, tuned_full, *_ = commands("tuned.md")
+    limit = 15.5  # ms for short text, as the page has it
+    assert p99(shorter(three, 2)["by-seqlen"], "short") > 0.8 * limit  # at 1250 per second it just bears it
+    alike, full = shorter(tuned, 2)["by-seqlen"], shorter(tuned_full, 0.6)["by-seqlen"]
+    assert p99(alike, "short") < 0.3 * limit
+    assert full["per_second"] > 9 * alike["per_second"]
+    assert p99(full, "short") < limit
+    assert full["refused"] == {}
+
+
 def test_among_192_alike_whoever_is_free_is_right(shorter: Any) -> None:
     steady, _ = commands("eight-sockets.md")
     rows = shorter(steady, 3, "shortest-completion", "least-loaded")

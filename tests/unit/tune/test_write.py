@@ -17,7 +17,7 @@ from orchestrator.simulate.mixes import Mix
 from orchestrator.tune.goal import Figures, Load, Verified
 from orchestrator.tune.lengths import shares
 from orchestrator.tune.proposal import Entrant, Form, Group, Proposal, as_planned, entrant, names_of
-from orchestrator.tune.report import Candidate, Outcome, chosen, document, head, printed
+from orchestrator.tune.report import Candidate, Outcome, chosen, document, head, printed, unrest
 from orchestrator.tune.write import DoesNotReadBack, reasons, text_of
 
 FormOf = Callable[..., Form]
@@ -168,6 +168,16 @@ def test_one_that_could_not_be_served_is_not_chosen_while_others_were(three: Any
     best, notes = chosen("throughput", candidates)
     assert best is candidates[1]
     assert "was not served" in notes[0]
+
+
+def test_rounds_that_differ_more_than_layouts_do_are_said(three: Any) -> None:
+    quiet = three((1.2, 0.9), (1.1, 0.9), (1.0, 0.9))
+    assert unrest(quiet) is None
+    measured = msgspec.structs.replace(quiet[2].measured, rounds=[80.0, 3.5, 70.0])
+    said = unrest([*quiet[:2], replace(quiet[2], measured=measured)])
+    assert said is not None
+    assert "differ by 22.9 ×" in said
+    assert unrest(three(None, None, None)) is None
 
 
 def test_head_table_and_document_tell_the_same_figures(three: Any) -> None:
