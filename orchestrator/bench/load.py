@@ -134,6 +134,8 @@ def open_loop(
                 if load.free():
                     load.result.lags.append(time.perf_counter() - moments[at])
                     load.send(moments[at])
+                elif not load.connected:
+                    load.refused()
                 else:
                     load.result.held_back += 1
                     waiting.append(moments[at])
@@ -146,6 +148,9 @@ def open_loop(
             for _ in load.answers(1.0):
                 if waiting and load.free():
                     load.send(waiting.popleft())
+            while waiting and not load.connected and not load.free():
+                waiting.popleft()
+                load.refused()
         return load.done()
     finally:
         alarm.close()
@@ -165,6 +170,7 @@ class _Load:
         self._all: set[Connection] = set()
         self._alarm: Alarm | None = None
         self._last = 0.0
+        self._why = "cannot connect"
         self.busy = 0
         self.started = 0.0
         self.result = LoadResult(0.0, seconds)
@@ -187,9 +193,18 @@ class _Load:
         if not self._idle and len(self._all) < MOST_CONNECTIONS:
             try:
                 self.open()
-            except OSError:
-                return bool(self._idle)  # the server takes no more; those that are open will be free again
+            except OSError as error:
+                self._why = error.strerror or "cannot connect"
         return bool(self._idle)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is any connection that may become free."""
+        return bool(self._all)
+
+    def refused(self) -> None:
+        """Counts a request that no connection could be had for."""
+        self._count(self._why)
 
     def send(self, due: float | None) -> None:
         """The next request, on a connection that is free; None: due now."""

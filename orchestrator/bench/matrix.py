@@ -30,8 +30,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -131,8 +131,9 @@ def measure_matrix(
             before = done
             group = _Sweep(subject, placement, shapes, seconds / rounds, rounds, deadline_seconds)
             try:
-                for visited in group.run():
-                    show(Step("measuring", before + visited, total))
+                with closing(group.run()) as visits:  # closed, its processes are gone, whatever interrupts
+                    for visited in visits:
+                        show(Step("measuring", before + visited, total))
             finally:
                 group.report(taken)
             done = before + len(shapes) * rounds
@@ -156,7 +157,7 @@ class _Sweep:
         self._nothing: str | None = None
         """Why no cell could be measured."""
 
-    def run(self) -> Iterator[int]:
+    def run(self) -> Generator[int]:
         """After each visit: how many there were."""
         while self._left() and self._nothing is None:
             shape: Shape | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.bench.cells import LostCell, MatrixRow
+from orchestrator.bench.cells import MatrixRow
 from orchestrator.bench.columns import aligned, milliseconds
 
 
@@ -35,10 +35,6 @@ def matrix_cells(rows: Sequence[MatrixRow]) -> list[list[str]]:
     return lines
 
 
-def matrix_table(rows: Sequence[MatrixRow], lost: Sequence[LostCell]) -> str:
+def matrix_table(rows: Sequence[MatrixRow]) -> str:
     """For people. A row is one cell; `instances` is how many at once × the cores of each."""
-    parts = []
-    if rows:
-        parts.append(aligned(matrix_cells(rows), left=2))
-    parts += [str(each) for each in lost]
-    return "\n".join(parts) if parts else "nothing was measured"
+    return aligned(matrix_cells(rows), left=2) if rows else "nothing was measured"

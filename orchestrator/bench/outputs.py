@@ -20,20 +20,24 @@ def check(files: Mapping[str, Path], *, force: bool) -> None:
         same = seen.setdefault(path.absolute(), option)
         if same != option:
             raise OutputError(f"{where}: {same} names the same file; give each its own")
-        if path.is_dir():
-            raise OutputError(f"{where}: is a directory; name a file in it")
-        if path.exists() and not path.is_file():
-            continue  # a device or a pipe, such as /dev/stdout
-        if path.exists() and not force:
-            raise OutputError(f"{where}: it exists; say --force to replace it, or name another")
         try:
-            descriptor, trial = tempfile.mkstemp(prefix=f".{path.name[:200]}.", dir=path.parent)
+            _check(where, path, force)
         except OSError as error:
             raise OutputError(
-                f"{where}: cannot be written: {error.strerror}; name a folder that exists and is yours"
+                f"{where}: cannot be written: {error.strerror}; name a file in a folder that exists and is yours"
             ) from None
-        os.close(descriptor)
-        Path(trial).unlink()
+
+
+def _check(where: str, path: Path, force: bool) -> None:
+    if path.is_dir():
+        raise OutputError(f"{where}: is a directory; name a file in it")
+    if path.exists() and not path.is_file():
+        return  # a device or a pipe, such as /dev/stdout
+    if path.exists() and not force:
+        raise OutputError(f"{where}: it exists; say --force to replace it, or name another")
+    descriptor, trial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(descriptor)
+    Path(trial).unlink()
 
 
 def write(files: Sequence[tuple[str, Path, str]]) -> list[str]:

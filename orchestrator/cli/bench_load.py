@@ -158,6 +158,8 @@ class Contestant:
     name: str
     target: Target
     requests: list[bytes]
+    kinds: list[str]
+    """Of each of them: short, medium or long."""
     running: Running | None
     said: list[str] = field(default_factory=list)
     """Its plan."""
@@ -234,7 +236,7 @@ def _contestants(
 ) -> list[Contestant]:  # fmt: skip
     rng = random.Random(args.seed)
     drawn = [mix.draw(rng, turn / TEXTS) for turn in range(TEXTS)]
-    args.kinds = [kind for kind, _ in drawn]
+    kinds = [kind for kind, _ in drawn]
     texts = [text(rng, max(1, tokens - SPECIAL_TOKENS)) for _, tokens in drawn]
 
     def contestant(name: str, url: str, server: Running | None) -> Contestant:
@@ -248,7 +250,7 @@ def _contestants(
                 f"say --max-seqlen {mix.longest} where it is started, or choose another mix",
                 USAGE,
             )
-        return Contestant(name, target, [target.request(each) for each in texts], server)
+        return Contestant(name, target, [target.request(each) for each in texts], kinds, server)
 
     if args.url is not None:
         return [contestant(args.url, args.url, None)]
@@ -331,7 +333,7 @@ def measure(args: argparse.Namespace, contestants: Sequence[Contestant], bar: Ba
                 for one in contestants:
                     bar.show(Step("load", done, turns))
                     before = _cpu(one)
-                    results[one.name].append(_put(args, one, load, args.seconds, args.seed + turn))
+                    results[one.name].append(_put(one, load, args.seconds, args.seed + turn))
                     spent[one.name] += _cpu(one) - before
                     done += 1
         finally:
@@ -348,7 +350,7 @@ def _ceiling(args: argparse.Namespace, one: Contestant, rounds: int, bar: Bar, f
     bar.show(Step(f"{one.name}: {PROBE_IN_FLIGHT} in flight"))
     _warm_up(args, one, Load(in_flight=PROBE_IN_FLIGHT))
     probed = Load(in_flight=PROBE_IN_FLIGHT)
-    full = load_row(one.name, probed, [_put(args, one, probed, args.seconds, args.seed)], args.goodput_ms)
+    full = load_row(one.name, probed, [_put(one, probed, args.seconds, args.seed)], args.goodput_ms)
     found.rows.append(full)
     if full.latency.count == 0:
         raise CommandError(f"{one.name} answers nothing under load: {full.refused}", FAILED)
@@ -359,7 +361,7 @@ def _ceiling(args: argparse.Namespace, one: Contestant, rounds: int, bar: Bar, f
         for _ in range(2):  # what is not borne is tried once more: a disturbance must not decide
             bar.show(Step(f"{one.name}: {load}"))
             before = _cpu(one)
-            results = [_put(args, one, load, args.seconds, args.seed + turn) for turn in range(rounds)]
+            results = [_put(one, load, args.seconds, args.seed + turn) for turn in range(rounds)]
             cpu = _cpu(one) - before if one.running is not None else None
             row = load_row(one.name, load, results, args.goodput_ms, cpu)
             found.rows.append(row)
@@ -374,14 +376,14 @@ def _ceiling(args: argparse.Namespace, one: Contestant, rounds: int, bar: Bar, f
 def _warm_up(args: argparse.Namespace, one: Contestant, load: Load) -> None:
     """The same load, so that the router knows its costs and connections are open."""
     if args.warmup > 0.0:
-        _put(args, one, load, args.warmup, args.seed - 1)
+        _put(one, load, args.warmup, args.seed - 1)
 
 
-def _put(args: argparse.Namespace, one: Contestant, load: Load, seconds: float, seed: int) -> LoadResult:
+def _put(one: Contestant, load: Load, seconds: float, seed: int) -> LoadResult:
     if load.rate is not None:
-        return open_loop(one.target.address, one.requests, poisson(load.rate, seconds, seed), seconds, args.kinds)
+        return open_loop(one.target.address, one.requests, poisson(load.rate, seconds, seed), seconds, one.kinds)
     assert load.in_flight is not None
-    return closed_load(one.target.address, one.requests, load.in_flight, seconds, args.kinds)
+    return closed_load(one.target.address, one.requests, load.in_flight, seconds, one.kinds)
 
 
 def _cpu(one: Contestant) -> float:

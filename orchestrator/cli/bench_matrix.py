@@ -257,7 +257,7 @@ def _give_out(
                 "first: after another shape; spread: slowest round over fastest; waited: for CPUs that something else had",
             ],
             rows=found.rows,
-            table=matrix_table(found.rows, []),
+            table=matrix_table(found.rows),
             cells=matrix_cells(found.rows),
             left=2,
             charts=matrix_charts(found.rows),

@@ -82,6 +82,34 @@ def give_out(
         **result.more,
     }
     as_json = msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
+    deaf: OSError | None = None
+    try:
+        _print(args, result, as_json)
+    except OSError as error:  # the reader has gone, or its disk is full: the files are wanted all the same
+        deaf = error
+    files, problems = [], []
+    for option, path, make in more:
+        try:
+            files.append((option, path, make()))
+        except CommandError as error:
+            problems.append(str(error))
+    if args.out is not None:
+        files.append(("--out", args.out, to_csv(result.rows) if args.out.suffix == ".csv" else as_json))
+    if args.html is not None:
+        text = page(
+            result.title, result.said, result.charts, result.cells, result.notes, result.environment, result.settings, result.left
+        )  # fmt: skip
+        files.append(("--html", args.html, text))
+    problems += outputs.write(files)
+    if isinstance(deaf, BrokenPipeError) and not problems:
+        raise deaf
+    if deaf is not None:
+        problems.append(f"standard output: {deaf.strerror}")
+    if problems:
+        raise CommandError("; ".join(problems), FAILED)
+
+
+def _print(args: argparse.Namespace, result: Result, as_json: str) -> None:
     if args.json:
         print(as_json, end="")
     elif args.csv:
@@ -92,17 +120,6 @@ def give_out(
     if args.json or args.csv:
         for line in _told(result):
             print(line, file=sys.stderr)
-    files = [(option, path, make()) for option, path, make in more]
-    if args.out is not None:
-        files.append(("--out", args.out, to_csv(result.rows) if args.out.suffix == ".csv" else as_json))
-    if args.html is not None:
-        text = page(
-            result.title, result.said, result.charts, result.cells, result.notes, result.environment, result.settings, result.left
-        )  # fmt: skip
-        files.append(("--html", args.html, text))
-    problems = outputs.write(files)
-    if problems:
-        raise CommandError("; ".join(problems), FAILED)
 
 
 def _told(result: Result) -> list[str]:

@@ -10,9 +10,11 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from orchestrator.bench.cells import MatrixRow
@@ -192,3 +194,37 @@ def test_interrupted_it_prints_what_it_has_and_leaves_no_process(world: dict[str
     assert "interrupted: not all was measured" in document["environment"]["warnings"]
     found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, check=False)
     assert found.stdout == b""
+
+
+def test_killed_it_leaves_no_process(world: dict[str, str]) -> None:
+    arguments = ["--lengths", "8", "--batches", "1", "--seconds", "600", "--rounds", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.cli.main", "bench", "matrix", "--model", world["model"], "--cache-dir",
+         world["cache"], *QUICK, *arguments],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "ORCHESTRATOR_CLAIM_SCOPE": world["scope"]},
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        while " cells: " not in (line := process.stderr.readline()):
+            assert line, "it ended before it measured"
+        deadline = time.monotonic() + 30
+        while not (children := psutil.Process(process.pid).children()):
+            assert time.monotonic() < deadline, "no measuring process was started"
+        process.kill()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+
+
+def test_a_reader_that_has_seen_enough_costs_no_file(world: dict[str, str], tmp_path: Path) -> None:
+    sheet = tmp_path / "r.csv"
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = ["--lengths", "8", "--batches", "1", "--out", str(sheet)]
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli.main", "bench", "matrix", "--model", world["model"], "--cache-dir",
+         world["cache"], *QUICK, *arguments],
+        stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        env={**os.environ, "ORCHESTRATOR_CLAIM_SCOPE": world["scope"]},
+    )  # fmt: skip
+    os.close(writing)
+    assert done.returncode == 0, done.stderr
+    assert len(sheet.read_text().splitlines()) == 2

@@ -122,6 +122,18 @@ def test_what_is_never_answered_is_given_up_and_counted(
     ended.set()
 
 
+def test_a_server_that_goes_away_is_told_at_once(serve: Callable[..., Any]) -> None:
+    def post(_: bytes, handler: Any) -> None:
+        handler.server.socket.close()  # whoever comes later is refused
+        handler.raw(b"")
+
+    server = serve(post=post)
+    load = open_loop(server.address, [embed_request(*server.address, "quick")], [0.0, 0.2, 0.25, 0.3], 0.4)
+    assert load.latencies == []
+    assert sum(load.broken.values()) == 4
+    assert load.broken["Connection refused"] == 3
+
+
 def test_nobody_there_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = free.getsockname()

@@ -19,7 +19,12 @@ def test_a_file_that_exists_is_kept_unless_it_is_forced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("", "is a directory"), ("no/such/r.html", "cannot be written: No such file or directory")]
+    ("name", "why"),
+    [
+        ("", "is a directory"),
+        ("no/such/r.html", "cannot be written: No such file or directory"),
+        ("x" * 300, "cannot be written: File name too long"),
+    ],
 )
 def test_what_cannot_be_written_is_named(tmp_path: Path, name: str, why: str) -> None:
     with pytest.raises(OutputError, match=why):
