@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
@@ -22,35 +20,21 @@ from orchestrator.bench.load import LoadResult, closed_load, open_loop
 from orchestrator.bench.load_rows import Load, Ratio, is_fine, load_row, ratios
 from orchestrator.bench.load_table import details, load_cells, load_charts
 from orchestrator.bench.rows import LoadRow
-from orchestrator.bench.running import DidNotStart, Running, cpu_seconds, running
-from orchestrator.bench.target import Target, TargetError, WrongUsage, probe, read_key
-from orchestrator.bench.texts import text
-from orchestrator.claims import Claims
+from orchestrator.bench.running import cpu_seconds
 from orchestrator.cli.bar import Bar
 from orchestrator.cli.bench_result import INTERRUPTED, Result, add_output_arguments, check_outputs, give_out
-from orchestrator.cli.errors import FAILED, UNWORKABLE, USAGE, CommandError
+from orchestrator.cli.bench_servers import Contestant, add_server_arguments, contestants
+from orchestrator.cli.errors import FAILED, USAGE, CommandError
 from orchestrator.cli.mix import DEFAULT_MIX, HELP, mix_of
 from orchestrator.cli.options import (
     add_cache_dir,
-    as_declared,
-    cache_dir,
-    claim_scope,
-    count_or_auto,
     listed,
     number,
-    one_of,
     whole,
     word_or,
 )
-from orchestrator.cli.plan import layout_of, machine_of
-from orchestrator.config.declared import option
-from orchestrator.config.schema import Engine, Policy, Precision
-from orchestrator.config.words import cpus_in_words
-from orchestrator.models import ModelError, prepare
+from orchestrator.cli.plan import machine_of
 from orchestrator.models.progress import Step
-from orchestrator.simulate import mixes
-from topology.cpuset import format_cpulist
-from topology.model import Machine
 
 PURPOSE = (
     "A server under load, at a rate or with so many in flight: a running one, or several that are compared in turns"
@@ -65,17 +49,11 @@ MOST_REQUESTS = 5_000_000
 """Of one load and round: their moments are drawn before."""
 MOST_DETAILS = 6
 """Rows whose stages and instances are printed; JSON has those of all."""
-TEXTS = 4000
-"""Different ones, so that no cache of tokens knows them all."""
-SPECIAL_TOKENS = 2
-"""Of a text of the embedded model; a word of `bench.texts` is one token there."""
-_OWN = ("model", "task", "precision", "engine", "min_cosine", "instances", "max_seqlen")
-"""Options of `up` that are handed on."""
 _positive = number(0, 1e9, above=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_server_arguments(parser)
+    add_server_arguments(parser)
     load = parser.add_argument_group("load")
     how = load.add_mutually_exclusive_group()
     how.add_argument(
@@ -117,54 +95,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cache_dir(parser)
 
 
-def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    server = parser.add_argument_group("server")
-    server.add_argument(
-        "--url", metavar="URL", help="One that runs: http://HOST:PORT. Omitted: started here, with the options below."
-    )
-    server.add_argument("--key-file", type=Path, metavar="FILE", help="Its first line is the key to ask with.")
-    server.add_argument("--model", metavar="M", help=option("model").help)
-    server.add_argument("--task", metavar="T", help=option("task").help)
-    server.add_argument("--precision", choices=get_args(Precision), help=option("precision").help)
-    server.add_argument("--engine", choices=get_args(Engine), help=option("engine").help)
-    server.add_argument("--min-cosine", type=as_declared("min_cosine"), metavar="C", help=option("min_cosine").help)
-    server.add_argument(
-        "--instances",
-        type=count_or_auto,
-        metavar="N|auto",
-        help="How many instances; auto: as many as the machine bears.",
-    )
-    server.add_argument(
-        "--max-seqlen",
-        type=as_declared("max_seqlen"),
-        metavar="N",
-        help="Longest text, in tokens (default: the model's, or the mix's if longer).",
-    )
-    server.add_argument(
-        "--policy", type=listed(one_of(*get_args(Policy))), metavar="P,…",
-        help=f"{', '.join(get_args(Policy))}, with commas: a server for each, compared in turns.",
-    )  # fmt: skip
-    server.add_argument(
-        "--layout",
-        type=Path,
-        action="append",
-        metavar="FILE",
-        help="Layout file; given again, a server for each, compared in turns.",
-    )
-
-
-@dataclass
-class Contestant:
-    name: str
-    target: Target
-    requests: list[bytes]
-    kinds: list[str]
-    """Of each of them: short, medium or long."""
-    running: Running | None
-    said: list[str] = field(default_factory=list)
-    """Its plan."""
-
-
 class Ceiling(msgspec.Struct, frozen=True):
     """The knee of one contestant."""
 
@@ -177,6 +107,8 @@ class Ceiling(msgspec.Struct, frozen=True):
     resolution: float = RESOLUTION
 
     def __str__(self) -> str:
+        if self.rate is None and self.over is None:
+            return f"{self.name}: answers nothing under load"
         if self.rate is None:
             return f"{self.name}: no rate keeps p99 within {self.p99_ms:g} ms, not even {self.over:.1f}/s"
         over = "no limit found" if self.over is None else f"{self.over:.1f}/s does not"
@@ -194,122 +126,28 @@ def run(args: argparse.Namespace) -> int:
     check_outputs(args)
     mix = mix_of(args.mix)
     machine = machine_of(Path("/"))
-    _refuse_mixed_usage(args)
-    found, interrupted = Found(), False
-    with ExitStack() as stack:
-        bar = stack.enter_context(Bar(sys.stderr, wanted=not args.json))
-        contestants = _contestants(args, machine, mix, stack, bar)
-        watch = Watch(machine, alone=args.url is None)
-        try:
-            measure(args, contestants, bar, found)
-        except KeyboardInterrupt:
-            interrupted = True
-        except OSError as error:
-            raise CommandError(f"the server cannot be reached any more: {error.strerror or error}", FAILED) from None
-        environment = watch.environment(["interrupted: not all was measured"] if interrupted else [])
-    _give_out(args, found, contestants, environment)
-    if interrupted:
-        return INTERRUPTED
-    return FAILED if any(row.latency.count == 0 for row in found.rows) else 0
-
-
-def _refuse_mixed_usage(args: argparse.Namespace) -> None:
     if isinstance(args.rate, list) and max(args.rate) * args.seconds > MOST_REQUESTS:
         raise CommandError(
             f"--rate {max(args.rate):g} for --seconds {args.seconds:g} are more than {MOST_REQUESTS:,} requests; choose less",
             USAGE,
         )
-    if args.url is None:
-        if args.key_file is not None:
-            raise CommandError("--key-file is for a server that runs: say --url, or leave it out", USAGE)
-        return
-    given = [name for name in (*_OWN, "policy", "layout") if getattr(args, name) is not None]
-    if given:
-        option_ = f"--{given[0].replace('_', '-')}"
-        raise CommandError(
-            f"{option_} is for a server that is started here, and --url names one that runs; leave one out", USAGE
-        )
-
-
-def _contestants(
-    args: argparse.Namespace, machine: Machine, mix: mixes.Mix, stack: ExitStack, bar: Bar
-) -> list[Contestant]:  # fmt: skip
-    rng = random.Random(args.seed)
-    drawn = [mix.draw(rng, turn / TEXTS) for turn in range(TEXTS)]
-    kinds = [kind for kind, _ in drawn]
-    texts = [text(rng, max(1, tokens - SPECIAL_TOKENS)) for _, tokens in drawn]
-
-    def contestant(name: str, url: str, server: Running | None) -> Contestant:
+    found, interrupted, why = Found(), False, list[str]()
+    with ExitStack() as stack:
+        bar = stack.enter_context(Bar(sys.stderr, wanted=not args.json))
+        servers = contestants(args, machine, mix, stack, bar)
+        watch = Watch(machine, alone=args.url is None)
         try:
-            target = probe(url, None if args.key_file is None else read_key(args.key_file))
-        except TargetError as error:
-            raise CommandError(str(error), USAGE if isinstance(error, WrongUsage) else FAILED) from None
-        if target.longest is not None and mix.longest > target.longest:
-            raise CommandError(
-                f"--mix {args.mix} has texts of {mix.longest} tokens, {name} takes {target.longest}; "
-                f"say --max-seqlen {mix.longest} where it is started, or choose another mix",
-                USAGE,
-            )
-        return Contestant(name, target, [target.request(each) for each in texts], kinds, server)
-
-    if args.url is not None:
-        return [contestant(args.url, args.url, None)]
-    _refuse_held_cores(machine)
-    found = []
-    for name, arguments in _servers(args, mix):
-        bar.show(Step(f"starting {name}"))
-        try:
-            server = stack.enter_context(running(arguments, cache_dir(args)))
-        except DidNotStart as error:
-            raise CommandError(f"{name} did not start:\n{str(error).strip()}", FAILED) from None
-        one = contestant(name, server.endpoint, server)
-        for instance in server.status().instances:
-            bucket = f"{instance.bucket.min}-{instance.bucket.max}" if instance.bucket else f"1-{instance.max_seqlen}"
-            one.said.append(
-                f"{instance.name}: CPUs {format_cpulist(instance.cpus)}, {bucket} tokens, {instance.precision} on {instance.engine}"
-            )
-        found.append(one)
-    return found
-
-
-def _servers(args: argparse.Namespace, mix: mixes.Mix) -> Iterator[tuple[str, list[str]]]:
-    """The name and the command line of each that is started."""
-    common = [
-        word
-        for name in _OWN
-        if (value := getattr(args, name)) is not None
-        for word in (f"--{name.replace('_', '-')}", str(value))
-    ]
-    layouts = args.layout or [None]
-    for path in args.layout or []:
-        layout_of(path)  # before any is started
-    if args.max_seqlen is None and args.layout is None:
-        try:
-            own = prepare(args.model, task=args.task, cache=cache_dir(args)).status.max_seqlen
-        except ModelError as error:
-            raise CommandError(str(error), UNWORKABLE if error.unworkable else FAILED) from None
-        if mix.longest > own:
-            common += ["--max-seqlen", str(mix.longest)]
-    for layout, policy in product(layouts, args.policy or [None]):
-        words = [*common]
-        if layout is not None:
-            words += ["--layout", str(layout.absolute())]
-        if policy is not None:
-            words += ["--policy", policy]
-        parts = ([layout.stem] if layout is not None else []) + ([policy] if policy is not None else [])
-        yield " ".join(parts) or "up", words
-
-
-def _refuse_held_cores(machine: Machine) -> None:
-    """One that serves here would be disturbed, and disturb."""
-    with closing(Claims(claim_scope())) as claims:
-        taken = claims.taken(cpu.cpu for cpu in machine.cpus if cpu.allowed)
-    if taken:
-        raise CommandError(
-            f"{cpus_in_words(taken)} {'is' if len(taken) == 1 else 'are'} held by {next(iter(taken.values()))}; "
-            "put load on it with --url, or stop it for the measurement",
-            FAILED,
-        )
+            measure(args, servers, bar, found)
+        except KeyboardInterrupt:
+            interrupted = True
+            why.append("interrupted: not all was measured")
+        except OSError as error:
+            why.append(f"not all was measured: a server cannot be reached any more: {error.strerror or error}")
+        environment = watch.environment(why)
+    _give_out(args, found, servers, environment)
+    if interrupted:
+        return INTERRUPTED
+    return FAILED if why or any(row.latency.count == 0 for row in found.rows) else 0
 
 
 def measure(args: argparse.Namespace, contestants: Sequence[Contestant], bar: Bar, found: Found) -> None:
@@ -353,7 +191,7 @@ def _ceiling(args: argparse.Namespace, one: Contestant, rounds: int, bar: Bar, f
     full = load_row(one.name, probed, [_put(one, probed, args.seconds, args.seed)], args.goodput_ms)
     found.rows.append(full)
     if full.latency.count == 0:
-        raise CommandError(f"{one.name} answers nothing under load: {full.refused}", FAILED)
+        return Ceiling(one.name, args.p99_ms, None, None)
     start, tried = 0.8 * full.per_second, list[Tried]()
     while (rate := next_rate(tried, start, RESOLUTION)) is not None:
         load = Load(rate=round(rate, 2))

@@ -189,7 +189,7 @@ def test_a_server_that_is_not_there_is_named(bench: Any) -> None:
             2,
             "--policy is for a server that is started here",
         ),
-        (["--key-file", "k"], 2, "--key-file is for a server that runs"),
+        (["--key-file", "k"], 2, "--key-file is for a server that wants a key"),
         (["--url", "http://127.0.0.1:1", "--key-file", "/nowhere/k"], 2, "/nowhere/k: No such file or directory"),
         (["--rate", "100000", "--seconds", "86400"], 2, "more than 5,000,000 requests"),
         (["--mix", "/nowhere/mix.json"], 2, "there are mixed, short, long"),
@@ -279,3 +279,19 @@ def test_interrupted_it_prints_what_it_has(serve: Callable[..., Any]) -> None:
     document = json.loads(out)
     assert document["rows"] == []
     assert "interrupted: not all was measured" in document["environment"]["warnings"]
+
+
+def test_a_server_that_goes_away_between_two_loads_costs_the_second_and_not_the_first(
+    bench: Any, serve: Callable[..., Any]
+) -> None:
+    def post(_: bytes, handler: Any) -> None:
+        if len(handler.script.asked) == 5:
+            handler.server.socket.close()  # who is connected is answered, whoever comes later is refused
+        handler.answer(200, b"[]")
+
+    code, out, _ = bench("--url", serve(post=post).url, "--in-flight", "1,2", *QUICK[:-2], "--warmup", "0", "--json")
+    assert code == 1
+    document = json.loads(out)
+    assert [row["load"] for row in document["rows"]] == ["1 in flight"]
+    assert document["rows"][0]["latency"]["count"] > 5
+    assert "a server cannot be reached any more: Connection refused" in "\n".join(document["environment"]["warnings"])
