@@ -80,7 +80,7 @@ def heat(title: str, columns: Sequence[str], rows: Sequence[tuple[str, Sequence[
                 parts.append('<td class="none">–</td>')
                 continue
             share = (value - low) / (high - low) if high > low else 1.0
-            dark = " dark" if share > 0.55 else ""
+            dark = " dark" if share > 0.75 else ""
             parts.append(f'<td class="h{round(share * 10)}{dark}">{short(value)}</td>')
         parts.append("</tr>")
     parts.append("</tbody></table></div>")
