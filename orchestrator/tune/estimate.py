@@ -1,6 +1,6 @@
 """What can a layout do at most, and about, without simulating it? Pure.
 
-Two cheap answers thin out a few thousand proposals before the first one is simulated.
+Two cheap answers thin out hundreds of proposals before the first one is simulated.
 
 The *bound* is work conservation: no schedule serves more than cores ÷ the core-seconds that the mix takes where each length is computed by
 whichever group computes it most cheaply.

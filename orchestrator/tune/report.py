@@ -88,11 +88,14 @@ def chosen(goal: Goal, candidates: Sequence[Candidate]) -> tuple[Candidate, list
 
 
 def unrest(candidates: Sequence[Candidate]) -> str | None:
-    """What is to be said where equal rounds of one layout differ by far more than layouts do."""
-    most = max(
-        (max(one.measured.rounds) / max(min(one.measured.rounds), 1e-9) for one in candidates if one.measured),
-        default=1.0,
-    )
+    """What is to be said where equal rounds of one layout differ by far more than layouts do.
+
+    Of clients that wait for their answers: in an open loop chance decides how many come in a round.
+    """
+    closed = [
+        one.measured.rounds for one in candidates if one.measured and one.measured.figures.load.in_flight is not None
+    ]
+    most = max((max(rounds) / max(min(rounds), 1e-9) for rounds in closed), default=1.0)
     if most <= UNREST:
         return None
     return (

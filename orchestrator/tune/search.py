@@ -181,6 +181,12 @@ class _Search:
             key=lambda one: (one.entrant.plainness, -one.score),
         )
         default = next(one for one in judged_whole if one.entrant is self._of.default)
+        # Of those that did the same to the last digit only the simplest is told of, and served.
+        judged_whole = [
+            one
+            for at, one in enumerate(judged_whole)
+            if one is default or one is best or not any(one.figures == other.figures for other in judged_whole[:at])
+        ]
         if best.score < default.score:
             best = default
         ordered = [best, *(one for one in judged_whole if one is not best)]

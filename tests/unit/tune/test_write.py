@@ -178,6 +178,8 @@ def test_rounds_that_differ_more_than_layouts_do_are_said(three: Any) -> None:
     assert said is not None
     assert "differ by 22.9 ×" in said
     assert unrest(three(None, None, None)) is None
+    at_a_rate = msgspec.structs.replace(measured, figures=msgspec.structs.replace(measured.figures, load=Load(20.0)))
+    assert unrest([replace(quiet[2], measured=at_a_rate)]) is None
 
 
 def test_head_table_and_document_tell_the_same_figures(three: Any) -> None:
