@@ -82,6 +82,7 @@ def test_reading_192_cpus(benchmark: Any, tree: Path) -> None:
     benchmark.extra_info["target_seconds"] = 0.040
 
 
+@pytest.mark.speed
 def test_judging_a_tree_costs_less_than_three_times_reading_its_files(tree: Path) -> None:
     recording = RecordingTree(DiskTree(tree))
     from topology.sysfs import read_facts
