@@ -156,7 +156,7 @@ def table(of: Outcome) -> list[str]:
     rows += [
         _row(f"{_mark(of, one)}, simulated, {alike.load.words}", alike, kinds)
         for one in served
-        if (alike := one.simulated_alike) is not None
+        if (alike := one.simulated_alike) is not None and alike != one.simulated
     ]
     for one in served:
         found = _measured(one)

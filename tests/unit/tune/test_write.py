@@ -17,7 +17,7 @@ from orchestrator.simulate.mixes import Mix
 from orchestrator.tune.goal import Figures, Load, Verified
 from orchestrator.tune.lengths import shares
 from orchestrator.tune.proposal import Entrant, Form, Group, Proposal, as_planned, entrant, names_of
-from orchestrator.tune.report import Candidate, Outcome, chosen, document, head, printed, unrest
+from orchestrator.tune.report import Candidate, Outcome, chosen, document, head, printed, table, unrest
 from orchestrator.tune.write import DoesNotReadBack, reasons, text_of
 
 FormOf = Callable[..., Form]
@@ -200,7 +200,14 @@ def test_head_table_and_document_tell_the_same_figures(three: Any) -> None:
     ):
         assert part in said
     assert "1.25 × default" in printed(found)
-    assert "searching 3 s" in printed(found)
+
+    def with_alike(alike: Figures) -> list[str]:
+        first = replace(candidates[0], simulated_alike=alike)
+        return table(replace(found, chosen=first, candidates=[first, *candidates[1:]]))
+
+    assert with_alike(candidates[0].simulated) == table(found), "no row says again what another says"
+    another = msgspec.structs.replace(candidates[0].simulated, load=Load(in_flight=4))
+    assert any(line.startswith("this layout, simulated, 4 in flight") for line in with_alike(another))
     body = msgspec.json.decode(msgspec.json.encode(document(found, "version: 1\n", None)))
     assert [one["chosen"] for one in body["candidates"]] == [True, False, False]
     assert [one["served"]["ratio_to_default"] for one in body["candidates"]] == [1.25, 1.1, 1.0]
