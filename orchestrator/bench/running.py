@@ -58,7 +58,8 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 @contextmanager
 def running(arguments: Sequence[str], cache: Path | None = None) -> Iterator[Running]:
-    """`orchestrator up --port 0 …` until it is ready; drained and stopped at the end. DidNotStart with its last words.
+    """`orchestrator up --port 0 …` until it is ready; drained and stopped at the end, and killed with this process.
+    DidNotStart with its last words.
 
     It keeps no tokens of texts: a benchmark asks the same ones again and again, and each shall cost what one that was never seen costs.
     Of words it does; the benchmarks' are all known soon, of those in manuals 1 to 2 % are not, for 7 µs more per short text.
@@ -70,7 +71,8 @@ def running(arguments: Sequence[str], cache: Path | None = None) -> Iterator[Run
         command = [
             sys.executable,
             "-m",
-            "orchestrator.cli.main",
+            "orchestrator.bench.tethered",
+            str(os.getpid()),
             "up",
             "--port",
             "0",
