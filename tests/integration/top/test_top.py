@@ -93,6 +93,12 @@ class Terminal:
 
 
 def _in_its_own_terminal() -> None:
+    for number in (
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGHUP,
+    ):  # of a suite in the background of a shell some are ignored
+        signal.signal(number, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # SIGQUIT would leave one
 
