@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -19,6 +18,7 @@ from orchestrator.doctor.host import Unread
 from topology.cpuset import format_cpulist
 from topology.model import Machine
 from topology.tree import DiskTree
+from workers.engines.installed import installed
 
 _PACKAGES = ("orchestrator", "onnxruntime", "openvino", "numpy", "tokenizers", "aiohttp", "uvloop", "pyzmq")
 HEAVY_CPUS = 0.1
@@ -119,7 +119,7 @@ class Watch:
             transparent_huge_pages=_chosen(files.text(tree, "sys/kernel/mm/transparent_hugepage/enabled")),
             numa_balancing=_known(files.text(tree, "proc/sys/kernel/numa_balancing")),
             python=platform.python_version(),
-            versions=_versions(),
+            versions=installed(_PACKAGES),
             commit=commit(Path(__file__).parents[2]),
             load_average_before=self._load,
             load_average_after=_load_average(),
@@ -158,16 +158,6 @@ def commit(root: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return told.stdout.strip() or None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _load_average() -> float | None:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from orchestrator.dashboard import assets
 from orchestrator.history import Step
@@ -182,6 +182,15 @@ class Simulation:
         with self.arrived:
             if not self.arrived.wait_for(lambda: self.connections >= count, DEADLINE_SECONDS):
                 raise TimeoutError(f"{self.connections} of {count} streams were opened")
+
+    def show(self, page: Page, *statuses: Status) -> None:
+        """Opens the dashboard on the first document and sends the others."""
+        self.push(statuses[0])
+        page.goto(f"{self.url}/dashboard")
+        self.wait_for_viewer()
+        for status in statuses[1:]:
+            self.push(status)
+        expect(page.locator("body")).to_have_attribute("data-feed", "live", timeout=15_000)
 
     async def _serve(self) -> None:
         app = web.Application()

@@ -18,16 +18,6 @@ BROWSER_BEGIN = 1_750_000_000
 """Seconds since the epoch where a stopped clock of a page begins."""
 
 
-def watch(page: Page, simulation: Any, *statuses: Status) -> None:
-    """Opens the page on the first document and sends the others."""
-    simulation.push(statuses[0])
-    page.goto(f"{simulation.url}/dashboard")
-    simulation.wait_for_viewer()
-    for status in statuses[1:]:
-        simulation.push(status)
-    expect(page.locator("body")).to_have_attribute("data-feed", "live")
-
-
 def stop_the_clock(page: Page) -> None:
     """From here on the page's timers run only by `page.clock.run_for`."""
     page.clock.install(time=BROWSER_BEGIN)
@@ -46,7 +36,7 @@ def corners(data: str | None) -> int:
 def test_the_lines_of_both_instances_move_with_each_new_document(
     page: Page, simulation: Any, scenarios: Any, chart: str, measure: str
 ) -> None:
-    watch(page, simulation, *(scenarios.two(second) for second in range(5)))
+    simulation.show(page, *(scenarios.two(second) for second in range(5)))
     lines = {name: line(page, chart, name, measure) for name in ("short-0", "long-0")}
     for drawn in lines.values():
         expect(drawn).to_have_attribute("d", re.compile(r"^M[^ML]+(L[^ML]+){4}$"))
@@ -64,7 +54,7 @@ def test_a_higher_rate_is_drawn_higher_and_a_later_moment_further_right(
 ) -> None:
     low, high = scenarios.two(0), scenarios.two(1)
     low.instances[0].sequences_per_second, high.instances[0].sequences_per_second = 100.0, 700.0
-    watch(page, simulation, low, high)
+    simulation.show(page, low, high)
     drawn = line(page, "throughput", "short-0", "rate")
     expect(drawn).to_have_attribute("d", re.compile("L"))
     (x0, y0), (x1, y1) = re.findall(r"[ML]([\d.]+) ([\d.]+)", drawn.get_attribute("d") or "")
@@ -73,13 +63,13 @@ def test_a_higher_rate_is_drawn_higher_and_a_later_moment_further_right(
 
 
 def test_a_time_of_which_nothing_is_known_is_left_open_in_the_line(page: Page, simulation: Any, scenarios: Any) -> None:
-    watch(page, simulation, *(scenarios.two(second) for second in (0, 1, 60, 61)))
+    simulation.show(page, *(scenarios.two(second) for second in (0, 1, 60, 61)))
     drawn = line(page, "throughput", "short-0", "rate")
     expect(drawn).to_have_attribute("d", re.compile(r"^M[^ML]+L[^ML]+M[^ML]+L[^ML]+$"))
 
 
 def test_only_the_last_five_minutes_are_drawn(page: Page, simulation: Any, scenarios: Any) -> None:
-    watch(page, simulation, *(scenarios.two(second) for second in range(0, 400, 2)))
+    simulation.show(page, *(scenarios.two(second) for second in range(0, 400, 2)))
     expect(page.locator("#facts")).to_contain_text("16 min 38 s")
     assert corners(line(page, "throughput", "short-0", "rate").get_attribute("d")) == 151
 
@@ -88,7 +78,7 @@ def test_latency_without_an_answer_says_so_instead_of_drawing_zero(page: Page, s
     status = scenarios.two(0)
     for one in status.instances:
         one.latency_ms = Quantiles()
-    watch(page, simulation, status)
+    simulation.show(page, status)
     expect(page.locator("#latency .chart-empty")).to_have_text("Nothing was answered in the last 5 minutes")
     expect(line(page, "latency", "short-0", "p99")).to_have_attribute("d", "")
     row = page.locator('#instances-table tbody[data-instance="short-0"]')
@@ -99,7 +89,7 @@ def test_the_pointer_reads_the_values_of_one_moment(page: Page, simulation: Any,
     first, second = scenarios.two(0), scenarios.two(1)
     second.instances[0].sequences_per_second = 432.0
     second.instances[1].sequences_per_second = 21.5
-    watch(page, simulation, first, second)
+    simulation.show(page, first, second)
     area = page.locator("#throughput .chart-area")
     box = area.bounding_box()
     assert box is not None
@@ -116,7 +106,7 @@ def test_arrow_keys_read_a_chart_and_are_announced(page: Page, simulation: Any, 
     for status, rate in zip(statuses, (10.0, 20.0, 30.0), strict=True):
         status.instances[0].sequences_per_second = rate
         status.instances[1].sequences_per_second = rate / 10
-    watch(page, simulation, *statuses)
+    simulation.show(page, *statuses)
     page.locator("#throughput .chart-area").focus()
     said = page.locator("#chart-reading")
     page.keyboard.press("ArrowLeft")
@@ -132,7 +122,7 @@ def test_arrow_keys_read_a_chart_and_are_announced(page: Page, simulation: Any, 
 def test_pressing_a_name_in_the_legend_hides_its_lines_and_shows_them_again(
     page: Page, simulation: Any, scenarios: Any
 ) -> None:
-    watch(page, simulation, scenarios.two(0), scenarios.two(1))
+    simulation.show(page, scenarios.two(0), scenarios.two(1))
     entry = page.locator("#legend").get_by_role("button", name="long-0")
     expect(entry).to_have_attribute("aria-pressed", "true")
     entry.click()
@@ -149,7 +139,7 @@ def test_pressing_a_name_in_the_legend_hides_its_lines_and_shows_them_again(
 def test_an_instance_keeps_its_colour_when_others_come_and_go(page: Page, simulation: Any, scenarios: Any) -> None:
     alone = scenarios.two(1)
     del alone.instances[0]
-    watch(page, simulation, scenarios.two(0), alone)
+    simulation.show(page, scenarios.two(0), alone)
     expect(page.locator("#legend li")).to_have_text(["long-0"])
     expect(line(page, "throughput", "long-0", "rate")).to_have_class(re.compile("slot-1"))
     simulation.push(scenarios.two(2))
@@ -159,7 +149,7 @@ def test_an_instance_keeps_its_colour_when_others_come_and_go(page: Page, simula
 
 
 def test_the_head_names_model_engine_policy_endpoint_and_uptime(page: Page, simulation: Any, scenarios: Any) -> None:
-    watch(page, simulation, scenarios.two(0))
+    simulation.show(page, scenarios.two(0))
     expect(page.locator("#state")).to_have_text("● ready")
     expect(page.locator("#facts > div")).to_have_text(
         [
@@ -181,7 +171,7 @@ def test_the_totals_add_up_the_instances(page: Page, simulation: Any, scenarios:
         one.sequences_per_second, one.tokens_per_second = rate, tokens
     status.gateways[0].latency_ms = Quantiles(p50=4.25, p95=20.0, p99=61.0)
     status.router.queued, status.router.in_flight = 17, 5
-    watch(page, simulation, status)
+    simulation.show(page, status)
     expect(page.locator("#figures dd")).to_have_text(["650", "17,000", "4.3", "61", "17", "5", "0"])
 
 
@@ -192,7 +182,7 @@ def test_with_several_gateways_the_latency_is_that_of_the_slowest_and_says_so(
     slow = scenarios.two(0).gateways[0]
     slow.name, slow.latency_ms = "gateway-1", Quantiles(p50=9.0, p95=50.0, p99=700.0)
     status.gateways.append(slow)
-    watch(page, simulation, status)
+    simulation.show(page, status)
     figure = page.locator("#figures > div", has_text="p99 ms of the slowest gateway")
     expect(figure.locator("dd")).to_have_text("700")
     expect(page.locator("#processes article")).to_have_count(3)
@@ -205,7 +195,7 @@ def test_the_table_has_a_row_per_instance_with_its_placement_and_figures(
     one = status.instances[0]
     one.sequences_per_second, one.tokens_per_second = 600.0, 9000.0
     one.latency_ms, one.queue_depth = Quantiles(p50=2.0, p95=3.5, p99=6.25), 12
-    watch(page, simulation, status)
+    simulation.show(page, status)
     row = page.locator('#instances-table tbody[data-instance="short-0"] > tr').first
     expect(row.locator("th")).to_have_text("short-0")
     expect(row.locator("td")).to_have_text(
@@ -240,7 +230,7 @@ def test_a_bucket_with_replicas_never_fills_its_bar_while_another_waits_longer(
     for one in status.instances:
         one.bucket, one.queue_depth = Bucket(min=1, max=32), 10
     status.instances[0].bucket, status.instances[0].queue_depth = Bucket(min=33, max=512), 35
-    watch(page, simulation, status)
+    simulation.show(page, status)
     fills = page.locator("#queues .fill")
     expect(fills.nth(0)).to_have_attribute("style", re.compile("width: 100%"))
     expect(fills.nth(1)).to_have_attribute("style", re.compile("width: 50%"))
@@ -249,7 +239,7 @@ def test_a_bucket_with_replicas_never_fills_its_bar_while_another_waits_longer(
 def test_a_queue_bar_grows_with_the_queue_on_one_scale_for_all(page: Page, simulation: Any, scenarios: Any) -> None:
     status = scenarios.two(0)
     status.instances[0].queue_depth, status.instances[1].queue_depth = 200, 50
-    watch(page, simulation, status)
+    simulation.show(page, status)
     fills = page.locator("#instances-table .fill")
     expect(fills.nth(0)).to_have_attribute("style", re.compile(r"width: 100"))
     expect(fills.nth(1)).to_have_attribute("style", re.compile(r"width: 25"))
@@ -264,7 +254,7 @@ def test_replicas_of_a_bucket_share_a_row_of_the_queue_table_in_order_of_length(
     for one in status.instances:
         one.bucket, one.queue_depth, one.oldest_wait_ms = Bucket(min=1, max=32), 2, 7.0
     status.instances[0].bucket = Bucket(min=33, max=512)
-    watch(page, simulation, status)
+    simulation.show(page, status)
     rows = page.locator("#queues tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.nth(0).locator("th")).to_have_text("1–32")
@@ -276,7 +266,7 @@ def test_replicas_of_a_bucket_share_a_row_of_the_queue_table_in_order_of_length(
 def test_details_of_an_instance_open_by_keyboard_and_stay_open_over_updates(
     page: Page, simulation: Any, scenarios: Any
 ) -> None:
-    watch(page, simulation, scenarios.two(0))
+    simulation.show(page, scenarios.two(0))
     name = page.locator("#instances-table").get_by_role("button", name="short-0")
     detail = page.locator('#instances-table tbody[data-instance="short-0"] .detail')
     expect(detail).to_be_hidden()
@@ -293,7 +283,7 @@ def test_a_failed_instance_is_told_first_with_its_error_and_what_to_do(
     page: Page, simulation: Any, scenarios: Any
 ) -> None:
     failed = {"state": "failed", "last_error": "mbind refused on node 0", "verified": None, "pid": None}
-    watch(page, simulation, scenarios.two(0, short=failed, state="degraded", warnings=["2 cores only"]))
+    simulation.show(page, scenarios.two(0, short=failed, state="degraded", warnings=["2 cores only"]))
     expect(page.locator("#summary")).to_have_text("1 problem: 1 of 2 instances ready.")
     expect(page.locator("#problems li")).to_have_count(2)
     expect(page.locator("#problems li").nth(0)).to_have_text(
@@ -315,7 +305,7 @@ def test_what_the_orchestrator_says_of_a_state_in_words_too_is_told_once(
     verified = Verified([1], [0], "bind", 4, matches_plan=False, notes=["on CPU 1"])
     said = [f"short-0 is in {state}: SIGKILL", "short-0 is not where it was planned: on CPU 1", "2 cores only"]
     down = {"state": state, "last_error": "SIGKILL", "verified": verified}
-    watch(page, simulation, scenarios.two(0, short=down, warnings=said))
+    simulation.show(page, scenarios.two(0, short=down, warnings=said))
     expect(page.locator("#problems li")).to_have_count(3)
     expect(page.locator("#problems li").nth(2)).to_contain_text("2 cores only")
 
@@ -324,7 +314,7 @@ def test_a_stream_that_ends_while_draining_is_said_to_have_stopped_as_asked(
     page: Page, simulation: Any, scenarios: Any, console: Any
 ) -> None:
     console.expect("/api/")
-    watch(page, simulation, scenarios.two(0, state="draining"))
+    simulation.show(page, scenarios.two(0, state="draining"))
     simulation.break_stream()
     expect(page.locator("#banner")).to_contain_text(
         "It was draining, so it has most likely stopped as it was asked to."
@@ -332,7 +322,7 @@ def test_a_stream_that_ends_while_draining_is_said_to_have_stopped_as_asked(
 
 
 def test_an_instance_that_recovered_takes_its_problem_away(page: Page, simulation: Any, scenarios: Any) -> None:
-    watch(page, simulation, scenarios.two(0, short={"state": "backoff", "last_error": "exit 139"}))
+    simulation.show(page, scenarios.two(0, short={"state": "backoff", "last_error": "exit 139"}))
     expect(page.locator("#problems")).to_contain_text("short-0 is in backoff: exit 139")
     simulation.push(scenarios.two(1, short={"last_error": "exit 139"}))
     expect(page.locator("#problems li")).to_have_count(0)
@@ -343,7 +333,7 @@ def test_an_instance_that_recovered_takes_its_problem_away(page: Page, simulatio
 def test_a_drained_instance_is_no_well_being_and_names_the_way_back(
     page: Page, simulation: Any, scenarios: Any
 ) -> None:
-    watch(page, simulation, scenarios.two(0, state="degraded", short={"state": "drained"}))
+    simulation.show(page, scenarios.two(0, state="degraded", short={"state": "drained"}))
     expect(page.locator("#summary")).to_have_text("1 problem: 1 of 2 instances ready.")
     expect(page.locator("#problems")).to_contain_text("short-0 is drained")
     expect(page.locator("#problems")).to_contain_text("orchestrator resume short-0")
@@ -353,14 +343,14 @@ def test_an_instance_that_runs_elsewhere_than_planned_says_where_the_kernel_has_
     page: Page, simulation: Any, scenarios: Any
 ) -> None:
     verified = Verified([0, 1], [0], "default", 4, matches_plan=False, notes=["thread 7 may run on CPU 1"])
-    watch(page, simulation, scenarios.two(0, short={"verified": verified}))
+    simulation.show(page, scenarios.two(0, short={"verified": verified}))
     row = page.locator('#instances-table tbody[data-instance="short-0"]')
     expect(row.locator(".verified")).to_have_text("✖ no: thread 7 may run on CPU 1")
     expect(page.locator("#problems")).to_contain_text("short-0 is not where it was planned: thread 7 may run")
 
 
 def test_draining_is_said_with_what_it_means(page: Page, simulation: Any, scenarios: Any) -> None:
-    watch(page, simulation, scenarios.two(0, state="draining"))
+    simulation.show(page, scenarios.two(0, state="draining"))
     expect(page.locator("#state")).to_have_text("◐ draining")
     expect(page.locator("#problems")).to_contain_text("Draining: New requests are refused with 503")
 
@@ -371,7 +361,7 @@ def test_without_any_ready_instance_the_page_says_that_requests_are_refused(
     status = scenarios.two(0, state="degraded")
     for one in status.instances:
         one.state = "backoff"
-    watch(page, simulation, status)
+    simulation.show(page, status)
     expect(page.locator("#problems li").nth(0)).to_contain_text("No instance is ready: Requests are refused with 503")
 
 
@@ -383,7 +373,7 @@ def test_only_refusals_and_restarts_of_the_last_minutes_are_problems(
         made: Status = scenarios.two(second, short={"restarts": restarts}, router=router)
         return made
 
-    watch(page, simulation, status(0, 40, 2), status(1, 40, 2))
+    simulation.show(page, status(0, 40, 2), status(1, 40, 2))
     expect(page.locator("#facts")).to_contain_text("10 min 1 s")
     expect(page.locator("#problems li")).to_have_count(0)
     simulation.push(status(2, 52, 3))
@@ -402,7 +392,7 @@ def test_the_end_of_the_stream_makes_the_page_stale_and_its_return_live(
 ) -> None:
     console.expect("/api/")  # the browser reports a refused request as an error, whatever the page does with it
     stop_the_clock(page)
-    watch(page, simulation, scenarios.two(0), scenarios.two(1))
+    simulation.show(page, scenarios.two(0), scenarios.two(1))
     expect(page.locator("#banner")).to_be_hidden()
     simulation.break_stream(503, b'{"error": "the supervisor is gone", "error_type": "unavailable"}')
     expect(page.locator("#banner")).to_be_visible()
@@ -427,7 +417,7 @@ def test_a_stream_that_falls_silent_without_ending_is_stale_after_five_seconds_a
     page: Page, simulation: Any, scenarios: Any
 ) -> None:
     stop_the_clock(page)
-    watch(page, simulation, scenarios.two(0))
+    simulation.show(page, scenarios.two(0))
     page.clock.run_for(5_000)
     expect(page.locator("body")).to_have_attribute("data-feed", "live")
     page.clock.run_for(1_000)
@@ -463,7 +453,7 @@ def test_before_the_first_document_the_page_says_what_it_waits_for(
 def test_a_document_that_cannot_be_read_is_reported_and_the_last_good_one_kept(
     page: Page, simulation: Any, scenarios: Any, sent: bytes, said: str
 ) -> None:
-    watch(page, simulation, scenarios.two(0))
+    simulation.show(page, scenarios.two(0))
     simulation.push_text(sent)
     expect(page.locator("#banner")).to_contain_text(said)
     expect(page.locator("#map .core")).to_have_count(2)
@@ -473,7 +463,7 @@ def test_a_document_that_cannot_be_read_is_reported_and_the_last_good_one_kept(
 
 def test_the_map_shows_who_runs_on_each_of_192_cpus(page: Page, simulation: Any, scenarios: Any) -> None:
     status = scenarios.large(0)
-    watch(page, simulation, status)
+    simulation.show(page, status)
     expect(page.locator("#map .package")).to_have_count(2)
     expect(page.locator("#map .node")).to_have_count(4)
     drawn = page.locator("#map .pu").evaluate_all(
@@ -499,7 +489,7 @@ def test_the_map_shows_who_runs_on_each_of_192_cpus(page: Page, simulation: Any,
 def test_every_node_of_the_map_holds_its_own_cpus_and_a_core_its_siblings(
     page: Page, simulation: Any, scenarios: Any
 ) -> None:
-    watch(page, simulation, scenarios.large(0))
+    simulation.show(page, scenarios.large(0))
     node = page.locator('#map .node[data-node="2"]')
     cells = node.locator(".pu").evaluate_all("cells => cells.map(cell => Number(cell.dataset.cpu))")
     assert sorted(cells) == [*range(48, 72), *range(144, 168)]
@@ -513,7 +503,7 @@ def test_every_node_of_the_map_holds_its_own_cpus_and_a_core_its_siblings(
 def test_the_uses_of_a_cpu_differ_in_pattern_or_border_and_not_only_in_colour(
     page: Page, simulation: Any, scenarios: Any
 ) -> None:
-    watch(page, simulation, scenarios.large(0))
+    simulation.show(page, scenarios.large(0))
     looks = page.evaluate(
         """() => ["instance", "sibling", "housekeeping", "idle", "barred", "offline"].map((kind) => {
             const look = getComputedStyle(document.querySelector(`#map .pu[data-kind="${kind}"]`));
@@ -527,7 +517,7 @@ def test_the_uses_of_a_cpu_differ_in_pattern_or_border_and_not_only_in_colour(
 def test_the_map_is_walked_by_keyboard_and_tells_each_core_in_words(
     page: Page, simulation: Any, scenarios: Any
 ) -> None:
-    watch(page, simulation, scenarios.large(0))
+    simulation.show(page, scenarios.large(0))
     assert page.locator('#map .core[tabindex="0"]').count() == 1
     page.locator('#map .core[tabindex="0"]').focus()
     tip = page.locator("#tip")
@@ -556,7 +546,7 @@ def test_cpus_of_unknown_place_are_shown_as_such(page: Page, simulation: Any, sc
     status = scenarios.two(0)
     raw = status.machine.cpus
     raw[1] = msgspec.structs.replace(raw[1], package=None, node=None, core=None, llc=None, online=False, used_by=None)
-    watch(page, simulation, status)
+    simulation.show(page, status)
     unknown = page.locator("#map .package").nth(1)
     expect(unknown.locator("h3")).to_have_text("Package unknown")
     expect(unknown.locator(".node h4")).to_contain_text("Node unknown")
@@ -568,7 +558,7 @@ def test_a_cpu_whose_user_is_no_instance_of_the_document_has_the_colour_of_none(
 ) -> None:
     status = scenarios.two(0)
     status.machine.cpus[1] = msgspec.structs.replace(status.machine.cpus[1], used_by="gone-0")
-    watch(page, simulation, status)
+    simulation.show(page, status)
     expect(page.locator('#map .run[data-owner="gone-0"]')).to_contain_text("● unknown")
     expect(page.locator('#map .pu[data-cpu="1"]')).to_have_class("pu")
 
@@ -583,7 +573,7 @@ def test_hostile_names_stay_text(page: Page, simulation: Any, scenarios: Any) ->
     status.gateways[0].name = status.router.state = hostile
     status.router.rejected = {hostile: 1}
     later = msgspec.structs.replace(status, time_unix=status.time_unix + 1, uptime_seconds=status.uptime_seconds + 1)
-    watch(page, simulation, status, later)
+    simulation.show(page, status, later)
     expect(page.locator("#facts")).to_contain_text(hostile)
     expect(page.locator("#problems")).to_contain_text(hostile)
     expect(page.locator("#legend li").nth(0)).to_have_text(hostile)
@@ -600,7 +590,7 @@ def test_a_name_of_a_property_of_every_object_is_an_instance_like_any_other(
     statuses = [scenarios.two(second) for second in range(2)]
     for status in statuses:
         status.instances[0].name, status.instances[1].name = "__proto__", "constructor"
-    watch(page, simulation, *statuses)
+    simulation.show(page, *statuses)
     expect(page.locator("#legend li")).to_have_text(["__proto__", "constructor"])
     expect(line(page, "throughput", "__proto__", "rate")).to_have_attribute("d", re.compile("^M.*L"))
 
@@ -611,7 +601,7 @@ def test_the_policy_refuses_inline_script_and_parsed_markup(
     console.expect("Content Security Policy")
     console.expect("requires 'TrustedScript' assignment")
     console.expect("requires 'TrustedHTML' assignment")
-    watch(page, simulation, scenarios.two(0))
+    simulation.show(page, scenarios.two(0))
     outcome = page.evaluate(
         """() => {
             const script = document.createElement("script");
@@ -635,7 +625,7 @@ def test_a_fault_of_the_page_itself_is_shown_and_does_not_look_like_a_quiet_syst
     page: Page, simulation: Any, scenarios: Any, console: Any
 ) -> None:
     console.expect("TypeError")
-    watch(page, simulation, scenarios.two(0))
+    simulation.show(page, scenarios.two(0))
     strange = msgspec.json.decode(msgspec.json.encode(scenarios.two(1)))
     del strange["instances"][0]["latency_ms"]
     simulation.push_text(msgspec.json.encode(strange))
@@ -652,7 +642,7 @@ def test_nothing_sticks_out_sideways(
     page = open_page(viewport={"width": width, "height": 900})
     make = getattr(scenarios, machine)
     long = "sentence-transformers/" + "a" * 90
-    watch(page, simulation, make(0, warnings=[long], policy=long), make(1, warnings=[long], policy=long))
+    simulation.show(page, make(0, warnings=[long], policy=long), make(1, warnings=[long], policy=long))
     expect(page.locator("#problems")).to_contain_text(long)
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
@@ -661,7 +651,7 @@ def test_on_a_phone_every_figure_of_an_instance_is_labelled_and_still_a_table(
     open_page: Callable[..., Page], simulation: Any, scenarios: Any
 ) -> None:
     page = open_page(viewport={"width": 390, "height": 844}, has_touch=True)
-    watch(page, simulation, scenarios.two(0))
+    simulation.show(page, scenarios.two(0))
     cell = page.locator('#instances-table tbody[data-instance="long-0"] td[data-label="p99 ms"]')
     assert cell.evaluate("cell => getComputedStyle(cell, '::before').content") == '"p99 ms"'
     expect(cell).to_be_visible()
@@ -711,7 +701,7 @@ def test_all_text_has_the_contrast_that_wcag_aa_asks_for(
     troubled.instances[1].state = "backoff"
     troubled.instances[2].state = "starting"
     troubled.instances[3].verified = Verified([1], [1], "default", 4, matches_plan=False, notes=["elsewhere"])
-    watch(page, simulation, scenarios.large(0), troubled if state == "troubled" else scenarios.large(1))
+    simulation.show(page, scenarios.large(0), troubled if state == "troubled" else scenarios.large(1))
     verdict = "3 problems: 5 of 8 instances ready." if state == "troubled" else "All is well: 8 of 8 instances ready."
     expect(page.locator("#summary")).to_have_text(verdict)
     if state == "stale":
@@ -737,14 +727,14 @@ def test_nothing_moves_where_reduced_motion_is_asked_for(
 def test_the_page_asks_nobody_but_its_own_origin(page: Page, simulation: Any, scenarios: Any) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    watch(page, simulation, scenarios.two(0))
+    simulation.show(page, scenarios.two(0))
     paths = {url.removeprefix(simulation.url) for url in asked}
     assert {"/dashboard/main.js", "/dashboard/style.css", "/api/state", "/api/stream"} <= paths
     assert [url for url in asked if not url.startswith(f"{simulation.url}/")] == []
 
 
 def test_round_numbers_and_ranges_are_made_as_documented(page: Page, simulation: Any, scenarios: Any) -> None:
-    watch(page, simulation, scenarios.two(0))
+    simulation.show(page, scenarios.two(0))
     assert page.evaluate(
         """async () => {
             const { ranges, number, duration, effort, bytes, percent } = await import("/dashboard/view.js");

@@ -17,15 +17,6 @@ expect.set_options(timeout=15_000)
 CORNER = "[ML]"
 
 
-def watch(page: Page, simulation: Any, *statuses: Status) -> None:
-    simulation.push(statuses[0])
-    page.goto(f"{simulation.url}/dashboard")
-    simulation.wait_for_viewer()
-    for status in statuses[1:]:
-        simulation.push(status)
-    expect(page.locator("body")).to_have_attribute("data-feed", "live")
-
-
 def line(page: Page, chart: str = "throughput", instance: str = "short-0", measure: str = "rate") -> Locator:
     return page.locator(f'#{chart} path[data-instance="{instance}"][data-measure="{measure}"]')
 
@@ -46,7 +37,7 @@ def shifted(status: Status, *, clock: float = 0.0, **given: Any) -> Status:
 
 def test_the_charts_begin_filled_and_go_on_with_what_comes(page: Page, simulation: Any, scenarios: Any) -> None:
     simulation.remember(*(scenarios.two(second) for second in range(0, 201, 2)))
-    watch(page, simulation, scenarios.two(201))
+    simulation.show(page, scenarios.two(201))
     for chart, measure in (("throughput", "rate"), ("latency", "p50"), ("latency", "p99")):
         for instance in ("short-0", "long-0"):
             expect(line(page, chart, instance, measure)).to_have_attribute("d", pieces(102))
@@ -57,7 +48,7 @@ def test_the_charts_begin_filled_and_go_on_with_what_comes(page: Page, simulatio
 
 def test_only_five_minutes_of_what_is_remembered_are_drawn(page: Page, simulation: Any, scenarios: Any) -> None:
     simulation.remember(*(scenarios.two(second) for second in range(0, 599, 2)))
-    watch(page, simulation, scenarios.two(599))
+    simulation.show(page, scenarios.two(599))
     expect(line(page)).to_have_attribute("d", pieces(151))
 
 
@@ -66,7 +57,7 @@ def test_the_past_has_the_values_that_were_live_then(page: Page, simulation: Any
     for status in statuses:
         status.instances[0].sequences_per_second = 100.0 + (status.time_unix - scenarios.begin)
     simulation.remember(*statuses[:-1])
-    watch(page, simulation, statuses[-1])
+    simulation.show(page, statuses[-1])
     expect(line(page)).to_have_attribute("d", pieces(11))
     page.locator("#throughput .chart-area").focus()
     for key, said in (("Home", "15:07:00: short-0 100; "), ("ArrowRight", "15:07:02: short-0 102; ")):
@@ -80,7 +71,7 @@ def test_a_time_of_which_the_orchestrator_knows_nothing_is_left_open(
     page: Page, simulation: Any, scenarios: Any
 ) -> None:
     simulation.remember(*(scenarios.two(second) for second in (*range(0, 40, 2), *range(60, 100, 2))))
-    watch(page, simulation, scenarios.two(100))
+    simulation.show(page, scenarios.two(100))
     expect(line(page)).to_have_attribute("d", pieces(20, 21))
 
 
@@ -91,7 +82,7 @@ def test_an_instance_has_no_line_for_the_time_when_it_was_not_there(
     for status in statuses[:5]:
         del status.instances[0]
     simulation.remember(*statuses)
-    watch(page, simulation, scenarios.two(40))
+    simulation.show(page, scenarios.two(40))
     expect(line(page)).to_have_attribute("d", pieces(16))
     expect(line(page, instance="long-0")).to_have_attribute("d", pieces(21))
 
@@ -105,7 +96,7 @@ def test_what_went_wrong_before_the_page_was_opened_is_told_and_not_counted_twic
         return made
 
     simulation.remember(status(0, 40, 2), status(2, 40, 2), status(4, 52, 3), status(6, 52, 3))
-    watch(page, simulation, status(7, 55, 3))
+    simulation.show(page, status(7, 55, 3))
     expect(page.locator("#problems")).to_contain_text("refused in the last 5 minutes: queue_full 15")
     expect(page.locator("#problems")).to_contain_text("Restarts in the last 5 minutes: short-0 1")
     expect(page.locator("#figures > div", has_text="refused in 5 min").locator("dd")).to_have_text("15")
@@ -121,7 +112,7 @@ def test_errors_of_a_gateway_are_no_news_when_another_one_goes(page: Page, simul
         first.responses = {"/embed 500": 5}
     del statuses[3].gateways[0]
     simulation.remember(statuses[0])
-    watch(page, simulation, *statuses[1:])
+    simulation.show(page, *statuses[1:])
     expect(line(page)).to_have_attribute("d", pieces(4))
     expect(page.locator("#problems")).not_to_contain_text("Errors were answered")
     later = scenarios.two(4)
@@ -134,7 +125,7 @@ def test_the_last_hours_are_asked_for_when_they_are_chosen(page: Page, simulatio
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url.partition("/api/")[2]))
     simulation.remember(*(scenarios.two(second) for second in range(0, 2 * 3600 + 1, 2)))
-    watch(page, simulation, scenarios.two(2 * 3600 + 1))
+    simulation.show(page, scenarios.two(2 * 3600 + 1))
     expect(line(page)).to_have_attribute("d", pieces(151))
     expect(page.locator("#charts-title")).to_have_text("Last 5 minutes")
     assert "history?step=60" not in asked
@@ -154,7 +145,7 @@ def test_a_restart_of_the_orchestrator_is_a_gap_and_what_was_before_it_stays(
     page: Page, simulation: Any, scenarios: Any
 ) -> None:
     simulation.remember(*(scenarios.two(second) for second in range(0, 40, 2)))
-    watch(page, simulation, scenarios.two(40))
+    simulation.show(page, scenarios.two(40))
     expect(line(page)).to_have_attribute("d", pieces(21))
     for second in (60, 61, 62):
         simulation.push(shifted(scenarios.two(second), pid=4999, uptime_seconds=second - 50.0))
@@ -165,7 +156,7 @@ def test_a_clock_that_is_set_tears_no_line_and_dates_all_of_it_anew(
     page: Page, simulation: Any, scenarios: Any
 ) -> None:
     simulation.remember(*(scenarios.two(second) for second in range(0, 40, 2)))
-    watch(page, simulation, scenarios.two(40))
+    simulation.show(page, scenarios.two(40))
     for clock, second, said in ((3600.0, 41, "16:07:00"), (-1800.0, 43, "14:37:00")):
         simulation.push(shifted(scenarios.two(second), clock=clock))
         simulation.push(shifted(scenarios.two(second + 1), clock=clock))
@@ -180,7 +171,7 @@ def test_what_was_missed_while_the_stream_was_away_is_filled_in(
     page: Page, simulation: Any, scenarios: Any, console: Any
 ) -> None:
     console.expect("/api/")
-    watch(page, simulation, *(scenarios.two(second) for second in range(5)))
+    simulation.show(page, *(scenarios.two(second) for second in range(5)))
     expect(line(page)).to_have_attribute("d", pieces(5))
     simulation.break_stream()
     expect(page.locator("body")).to_have_attribute("data-feed", "stale")
@@ -196,7 +187,7 @@ def test_without_a_memory_the_page_says_so_and_works_as_before(
 ) -> None:
     console.expect("/api/history")
     simulation.history = {}
-    watch(page, simulation, *(scenarios.two(second) for second in range(3)))
+    simulation.show(page, *(scenarios.two(second) for second in range(3)))
     expect(page.locator("#charts-note")).to_have_text(
         "What was before this page is not known: the orchestrator answered 503: nobody remembers."
     )
@@ -209,7 +200,7 @@ def test_a_memory_that_cannot_be_read_is_told_and_harms_nothing(
     page: Page, simulation: Any, scenarios: Any, sent: bytes
 ) -> None:
     simulation.history = {"2": sent}
-    watch(page, simulation, scenarios.two(0), scenarios.two(1))
+    simulation.show(page, scenarios.two(0), scenarios.two(1))
     expect(page.locator("#charts-note")).to_contain_text("What was before this page is not known: ")
     expect(line(page)).to_have_attribute("d", pieces(2))
 
@@ -227,7 +218,7 @@ def test_events_of_before_and_of_now_are_told_once_the_newest_first(
     )
     past = msgspec.json.decode(simulation.history["2"])
     simulation.history["2"] = msgspec.json.encode({**past, "events": [early]})
-    watch(page, simulation, scenarios.two(2, events=[early]))
+    simulation.show(page, scenarios.two(2, events=[early]))
     expect(page.locator("#events li")).to_have_text(["15:07:01 short-0 ready → backoff SIGKILL"])
     simulation.push(scenarios.two(4, events=[early, late]))
     expect(page.locator("#events li")).to_have_text(
@@ -237,13 +228,13 @@ def test_events_of_before_and_of_now_are_told_once_the_newest_first(
 
 
 def test_an_event_of_another_day_has_its_date(page: Page, simulation: Any, scenarios: Any) -> None:
-    watch(page, simulation, scenarios.two(90_000, events=[happened(1, "short-0", "ready", "backoff", "SIGKILL")]))
+    simulation.show(page, scenarios.two(90_000, events=[happened(1, "short-0", "ready", "backoff", "SIGKILL")]))
     expect(page.locator("#events li")).to_have_text(["2025-06-15 15:07:01 short-0 ready → backoff SIGKILL"])
 
 
 def test_text_of_events_stays_text(page: Page, simulation: Any, scenarios: Any) -> None:
     hostile = "<img src=x onerror='window.taken=1'>"
-    watch(page, simulation, scenarios.two(0, events=[happened(0, hostile, hostile, hostile, hostile + "!")]))
+    simulation.show(page, scenarios.two(0, events=[happened(0, hostile, hostile, hostile, hostile + "!")]))
     expect(page.locator("#events li")).to_contain_text(hostile)
     assert page.evaluate("[window.taken ?? null, document.images.length]") == [None, 0]
 
@@ -253,7 +244,7 @@ def test_of_so_many_instances_that_points_are_left_out_the_lines_hold_together(
 ) -> None:
     monkeypatch.setattr("orchestrator.supervisor.past.MOST_VALUES", 1200)
     simulation.remember(*(scenarios.two(second) for second in range(0, 201, 2)))
-    watch(page, simulation, scenarios.two(201))
+    simulation.show(page, scenarios.two(201))
     expect(line(page)).to_have_attribute("d", pieces(35))
 
 
@@ -270,6 +261,6 @@ def test_events_and_ranges_fit_and_stick_out_nowhere(
     ]
     status = scenarios.large(201, events=events)
     status.instances[0].bucket = Bucket(min=1, max=16)
-    watch(page, simulation, status)
+    simulation.show(page, status)
     expect(page.locator("#events li")).to_have_count(40)
     assert page.evaluate("document.documentElement.scrollWidth") <= width

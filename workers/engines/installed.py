@@ -1,17 +1,18 @@
-"""Which engines does this installation have?"""
+"""Which engines, and what else, does this installation have?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Final
 
 ENGINES: Final = ("onnxruntime", "openvino")
 
 
-def installed() -> dict[str, str]:
-    """Engine → version, of those that are installed; none of them is imported."""
+def installed(packages: Sequence[str] = ENGINES) -> dict[str, str]:
+    """Package → version, of those that are installed; none of them is imported."""
     found = {}
-    for package in ENGINES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
